@@ -1,0 +1,36 @@
+# Everything a contributor runs. Needs Python 3.10 or later and nothing else:
+# the environment is made in .venv, and made again when the versions in it change.
+
+PYTHON ?= python3
+# Arguments passed on to pytest: make test PYTEST_ARGS="-k arena -x"
+PYTEST_ARGS ?=
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/penstock iterate examples/photos --workers 2 --batch-size 8 --size 224 --on-error skip
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+check: $(INSTALLED)
+	scripts/check
+
+bench: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/run.py
+
+# The stamp is written last: an installation that was interrupted is done again. The constraints
+# are given twice because pip builds in an environment of its own, which only the variable reaches.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install \
+		--quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -type d -name __pycache__ -prune -exec rm -rf {} +

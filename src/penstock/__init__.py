@@ -1,0 +1,77 @@
+"""Penstock gets data to a PyTorch model: concurrently, exactly once, and in the same order always.
+
+How it is layered, each line resting on those below it:
+
+    cli                         the command line
+    loader, pool, combine       the front doors: DataLoader, iterate, concurrent
+    epoch                       one epoch: the scheduler decides, an engine does it
+    engines                     where samples are made: in this process, in workers
+    transport  collate  datasets    bytes between processes · samples to batch · what can be read
+    plan  schedule  observe     which sample goes where · who does what, when · counts and times
+    options  errors             checked settings · the tree of exceptions
+
+Importing this package imports nothing else; each name below is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock import datasets
+    from penstock.combine import concurrent
+    from penstock.errors import (
+        OptionError,
+        PenstockError,
+        SampleError,
+        TooManySkippedError,
+        WorkerDiedError,
+    )
+    from penstock.loader import DataLoader
+    from penstock.observe import Statistics
+    from penstock.pool import Sample, iterate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataLoader": "penstock.loader",
+    "OptionError": "penstock.errors",
+    "PenstockError": "penstock.errors",
+    "Sample": "penstock.pool",
+    "SampleError": "penstock.errors",
+    "Statistics": "penstock.observe",
+    "TooManySkippedError": "penstock.errors",
+    "WorkerDiedError": "penstock.errors",
+    "concurrent": "penstock.combine",
+    "datasets": "penstock.datasets",
+    "iterate": "penstock.pool",
+}
+
+__all__ = [
+    "DataLoader",
+    "OptionError",
+    "PenstockError",
+    "Sample",
+    "SampleError",
+    "Statistics",
+    "TooManySkippedError",
+    "WorkerDiedError",
+    "concurrent",
+    "datasets",
+    "iterate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    module = importlib.import_module(home)
+    value = module if home == f"penstock.{name}" and name == "datasets" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

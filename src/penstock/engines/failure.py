@@ -1,0 +1,143 @@
+"""An exception on its way from a worker to the training loop.
+
+An exception that pickles may still not unpickle (its `__init__` takes other arguments), or hold
+something that cannot travel. So what travels is a description; the exception itself
+only where a trial here has shown that it arrives.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.errors import SampleError
+
+# What fits a pipe comfortably; the innermost frames are at the end, and are kept.
+_MOST_TRACEBACK_CHARS = 20_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception, described.
+
+    Attributes:
+        pickled: the exception itself, or nothing if it cannot travel.
+        type_name: its type, as written in a traceback.
+        message: its text.
+        traceback: the traceback as text, from the user's code on.
+        index: the sample that raised it, if it was one.
+        source: what that sample is, or nothing.
+        seat: the worker, or None in the training process.
+        place: the sample's place in the batch.
+    """
+
+    pickled: bytes
+    type_name: str
+    message: str
+    traceback: str
+    index: object = None
+    source: str = ""
+    seat: int | None = None
+    place: int = 0
+
+
+def describe(
+    error: BaseException,
+    *,
+    index: object = None,
+    source: str = "",
+    seat: int | None = None,
+    place: int = 0,
+) -> Failure:
+    """Describes an exception that was just caught; for the rest see `Failure`."""
+    trace = error.__traceback__
+    # The outermost frame is the one of ours that caught it.
+    lines = traceback.format_exception(type(error), error, trace.tb_next if trace else None)
+    text = "".join(lines)[-_MOST_TRACEBACK_CHARS:]
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return Failure(_pickle(error), name, _text(error), text, index, source, seat, place)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} whose text cannot be made>"
+
+
+def _pickle(error: BaseException) -> bytes:
+    try:
+        pickled = pickle.dumps(error)
+        if type(pickle.loads(pickled)) is type(error):
+            return pickled
+    except Exception:
+        return b""
+    return b""
+
+
+def revive(failure: Failure) -> BaseException:
+    """The exception as it was, or the nearest to it that this process can make."""
+    if failure.pickled:
+        try:
+            error = pickle.loads(failure.pickled)
+        except Exception:
+            error = None
+        if isinstance(error, BaseException):
+            return error
+    return RuntimeError(f"{failure.type_name}: {failure.message}")
+
+
+def sample_error(failure: Failure) -> SampleError:
+    """The record of a bad sample."""
+    return SampleError(
+        failure.index, failure.source, revive(failure), failure.traceback, failure.seat
+    )
+
+
+def exception_for(record: SampleError) -> BaseException:
+    """What `next()` raises for a bad sample: the user's exception type, and the whole story."""
+    cause = record.cause
+    where = "" if record.worker is None else f" in worker {record.worker}"
+    error = _rebuilt(
+        type(cause),
+        f"{type(cause).__name__}{where} at sample {record.index!r} ({record.source}): {cause}\n"
+        f"Original traceback:\n{record.traceback}",
+    )
+    error.__cause__ = record
+    return error
+
+
+def to_raise(failure: Failure) -> BaseException:
+    """What `next()` raises for a failure, of a sample or of a whole batch."""
+    if failure.source:
+        return exception_for(sample_error(failure))
+    where = "" if failure.seat is None else f" in worker {failure.seat}"
+    return _rebuilt(
+        type(revive(failure)),
+        f"{failure.type_name}{where}: {failure.message}\nOriginal traceback:\n{failure.traceback}",
+    )
+
+
+class _Readable(str):
+    """A `KeyError` shows the `repr` of its message, and newlines with it; not of this one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _rebuilt(kind: type[BaseException], text: str) -> BaseException:
+    message: Any = _Readable(text) if issubclass(kind, KeyError) else text
+    try:
+        error = kind(message)
+    except Exception:
+        return RuntimeError(text)
+    return error if text in _text(error) else RuntimeError(text)

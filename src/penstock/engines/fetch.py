@@ -1,0 +1,173 @@
+"""A lease → a batch, with the policy for bad samples.
+
+The same code runs in a worker process and, for the inline engine, in the training process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.collate.into_slot import Allocate
+from penstock.engines.collation import Collation
+from penstock.engines.failure import Failure, describe
+from penstock.engines.job import Job
+from penstock.engines.naming import explain_index_error, name_source
+from penstock.engines.outcome import Broken, Held, Made, Outcome
+from penstock.engines.protocol import NOTHING_LEFT
+from penstock.engines.randomness import SampleRandomness
+from penstock.schedule import Fill, Lease
+
+_OPEN = object()
+_DROPPED = object()
+
+
+@dataclass
+class _Partial:
+    """A batch in the making: a place is open, dropped, or holds its sample."""
+
+    samples: list[Any]
+
+
+class Fetcher:
+    """Carries out the leases of a map-style dataset, one after another.
+
+    Args:
+        job: what is to be done.
+        seat: the worker's number, or None in the training process.
+        allocate: memory for default-collated batches; None for ordinary memory.
+    """
+
+    def __init__(self, job: Job, seat: int | None, allocate: Allocate | None = None) -> None:
+        self._job = job
+        self._dataset = job.dataset
+        self._seat = seat
+        self._collate = Collation(job, seat, allocate)
+        self._randomness = SampleRandomness(restoring=seat is None) if job.own_randomness else None
+        self._held: dict[int, _Partial] = {}
+        self._many = getattr(job.dataset, "__getitems__", None) if job.batched else None
+
+    def begin_epoch(self, seed: int) -> None:
+        """Drops what is left of the epoch before."""
+        self._held.clear()
+        if self._randomness is not None:
+            self._randomness.begin_epoch(seed)
+
+    def fetch(self, lease: Lease) -> Outcome:
+        """Carries out a lease."""
+        indices, batch = lease.indices, lease.batch
+        if self._job.sample_errors == "raise":
+            if self._many is not None:
+                return self._with_randomness(lambda: self._fetch_at_once(indices, batch))
+            return self._with_randomness(lambda: self._fetch_all(indices, batch))
+        todo: dict[int, object] = dict(enumerate(indices))
+        return self._go_on(batch, _Partial([_OPEN] * len(indices)), todo, lease.fills)
+
+    def amend(self, batch: int, fills: Mapping[int, Fill]) -> Outcome:
+        """Goes on with a `Held` batch, its open places decided."""
+        return self._go_on(batch, self._held.pop(batch), {}, fills)
+
+    def forget(self, batch: int) -> None:
+        """Drops a `Held` batch."""
+        self._held.pop(batch, None)
+
+    def _with_randomness(self, attempt: Callable[[], Outcome]) -> Outcome:
+        randomness = self._randomness
+        if randomness is None:
+            return attempt()
+        randomness.begin_lease()
+        try:
+            outcome = attempt()
+            while randomness.end_lease():
+                outcome = attempt()
+            return outcome
+        finally:
+            randomness.abandon_lease()
+
+    def _fetch_all(self, indices: Sequence[object], batch: int) -> Outcome:
+        """All samples, or the first error."""
+        dataset, randomness, refuse_none = self._dataset, self._randomness, self._job.none_is_error
+        samples: list[Any] = []
+        index: object = None
+        try:
+            for index in indices:
+                if randomness is not None:
+                    randomness.begin_sample(index)
+                sample = dataset[index]
+                if sample is None and refuse_none:
+                    raise _none_error(index)
+                samples.append(sample)
+        except Exception as error:
+            return Broken(self._describe(error, index, len(samples)))
+        return self._collated(samples, batch)
+
+    def _fetch_at_once(self, indices: Sequence[object], batch: int) -> Outcome:
+        """All samples by one call of the dataset, which knows how to fetch many."""
+        asked = list(indices)
+        if self._randomness is not None:
+            self._randomness.begin_sample(asked[0] if asked else None)
+        try:
+            samples = self._many(asked)  # type: ignore[misc]
+        except Exception as error:
+            source = f"{type(self._dataset).__name__}.__getitems__({asked!r:.200})"
+            return Broken(describe(error, index=asked, source=source, seat=self._seat))
+        return self._collated(samples, batch)
+
+    def _go_on(
+        self,
+        batch: int,
+        partial: _Partial,
+        todo: dict[int, object],
+        fills: Mapping[int, Fill],
+    ) -> Outcome:
+        """What can be done of a batch that may have bad samples."""
+        for place, fill in fills.items():
+            todo.pop(place, None)
+            if fill.kind == "index":
+                todo[place] = fill.value
+            else:
+                partial.samples[place] = _DROPPED if fill.kind == "drop" else fill.value
+        return self._with_randomness(lambda: self._fetch_open(batch, partial, todo))
+
+    def _fetch_open(self, batch: int, partial: _Partial, todo: dict[int, object]) -> Outcome:
+        dataset, randomness, refuse_none = self._dataset, self._randomness, self._job.none_is_error
+        asking = self._job.sample_errors == "ask"
+        failures: list[Failure] = []
+        for place, index in todo.items():
+            if randomness is not None:
+                randomness.begin_sample(index)
+            try:
+                sample = dataset[index]
+                if sample is None and refuse_none:
+                    raise _none_error(index)
+            except Exception as error:
+                failures.append(self._describe(error, index, place))
+                sample = _OPEN if asking else _DROPPED
+            partial.samples[place] = sample
+        if failures and asking:
+            self._held[batch] = partial
+            return Held(failures)
+        samples = [sample for sample in partial.samples if sample is not _DROPPED]
+        if not samples:
+            return Made(NOTHING_LEFT, 0, failures)
+        return self._collated(samples, batch, failures)
+
+    def _collated(
+        self, samples: list[Any], batch: int, failures: Sequence[Failure] = ()
+    ) -> Outcome:
+        if self._randomness is not None and self._collate.is_users:
+            self._randomness.begin_sample(("batch", batch))
+        return self._collate(samples, batch, failures)
+
+    def _describe(self, error: Exception, index: object, place: int) -> Failure:
+        error = explain_index_error(error, self._dataset, index)
+        source = name_source(self._dataset, index, error)
+        return describe(error, index=index, source=source, seat=self._seat, place=place)
+
+
+def _none_error(index: object) -> TypeError:
+    return TypeError(
+        f"the dataset returned None for sample {index!r}; return a sample, raise an exception, "
+        "or skip such samples with on_error='skip'"
+    )

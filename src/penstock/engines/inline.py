@@ -1,0 +1,106 @@
+"""Leases in the training process itself, one at a time, when their batch is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.engines.failure import sample_error, to_raise
+from penstock.engines.fetch import Fetcher
+from penstock.engines.job import Job
+from penstock.engines.outcome import Broken, Held, Made, Outcome
+from penstock.engines.protocol import Done, Ended, Event, Failed, Opened, Withheld
+from penstock.engines.streaming import StreamFetcher
+from penstock.schedule import Fill, Lease
+
+
+@dataclass
+class _LocalResult:
+    """A batch that is there as it is."""
+
+    made: Made
+
+    def open(self) -> Opened:
+        """See `penstock.engines.protocol.Result`."""
+        failures = [(failure.place, sample_error(failure)) for failure in self.made.failures]
+        return Opened(self.made.value, self.made.samples, failures)
+
+    def discard(self) -> None:
+        """See `penstock.engines.protocol.Result`."""
+
+
+class InlineEngine:
+    """An `Engine` without workers.
+
+    Args:
+        job: what is to be done.
+    """
+
+    seats = 1
+
+    def __init__(self, job: Job) -> None:
+        self._map = None if job.stream else Fetcher(job, None)
+        self._stream = StreamFetcher(job, None) if job.stream else None
+        self._fetcher: Any = self._stream or self._map
+        self._orders: deque[tuple[Lease, Mapping[int, Fill] | None]] = deque()
+
+    def start(self) -> None:
+        """See `Engine.start`."""
+
+    def begin_epoch(self, seed: int) -> None:
+        """See `Engine.begin_epoch`."""
+        self._orders.clear()
+        if self._stream is not None:
+            self._stream.begin_epoch()
+        elif self._map is not None:
+            self._map.begin_epoch(seed)
+
+    def submit(self, lease: Lease) -> None:
+        """See `Engine.submit`."""
+        self._orders.append((lease, None))
+
+    def amend(self, lease: Lease, fills: Mapping[int, Fill]) -> None:
+        """See `Engine.amend`."""
+        # Before any other lease: it waits with half a batch.
+        self._orders.appendleft((lease, fills))
+
+    def recall(self, lease: Lease) -> None:
+        """See `Engine.recall`."""
+        key = (lease.batch, lease.attempt)
+        kept = [order for order in self._orders if (order[0].batch, order[0].attempt) != key]
+        self._orders = deque(kept)
+        self._fetcher.forget(lease.batch)
+
+    def poll(self, timeout_s: float | None) -> list[Event]:
+        """See `Engine.poll`; the work is done here."""
+        if not self._orders:
+            return []
+        lease, fills = self._orders.popleft()
+        began = time.perf_counter()
+        outcome: Outcome
+        if fills is None:
+            outcome = self._fetcher.fetch(lease)
+        else:
+            outcome = self._fetcher.amend(lease.batch, fills)
+        where = (lease.seat, lease.batch, lease.attempt, time.perf_counter() - began)
+        if isinstance(outcome, Made):
+            return [Done(*where, _LocalResult(outcome))]
+        if isinstance(outcome, Held):
+            return [Withheld(*where, [(f.place, sample_error(f)) for f in outcome.failures])]
+        if isinstance(outcome, Broken):
+            return [Failed(*where, to_raise(outcome.failure))]
+        return [Ended(*where)]
+
+    def wait_handles(self) -> list[int]:
+        """See `Engine.wait_handles`: there is nothing to wait for."""
+        return []
+
+    def restart(self, seat: int) -> None:
+        """See `Engine.restart`: nobody died."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._orders.clear()

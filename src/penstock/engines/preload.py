@@ -1,0 +1,28 @@
+"""What every worker imports; a fork server does so once, ahead of its workers.
+
+Importing torch makes some hundred thousand objects that stay, and the garbage collector
+looks through them again and again meanwhile: switched off, the import takes a tenth less time.
+"""
+
+from __future__ import annotations
+
+import gc
+
+_collects = gc.isenabled()
+gc.disable()
+
+import penstock.engines.worker  # noqa: E402, F401 - what this module is for
+
+
+def settle() -> None:
+    """Takes what is there for good out of the garbage collector's sight, and switches it on.
+
+    Workers forked from here then share these pages with each other, instead of copying
+    them as the collector touches each object.
+    """
+    gc.freeze()
+    if _collects:
+        gc.enable()
+
+
+settle()

@@ -1,0 +1,446 @@
+"""Leases in worker processes: the parent's side.
+
+    submit ──frame──> pipe ──> worker ──> pipe ──frame──> poll ──> Done | Withheld | Failed | …
+       └─ slot from the arena, which comes back with the lease's last word or the worker's death
+
+No thread watches the workers: whoever waits for a batch waits for their replies and their deaths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from penstock.engines.boot import Descriptor, run_worker
+from penstock.engines.failure import Failure, sample_error, to_raise
+from penstock.engines.job import Job
+from penstock.engines.launch import (
+    choose_context,
+    keep_from_children,
+    start_method,
+    start_process,
+    warm_up,
+)
+from penstock.engines.payload import Payload
+from penstock.engines.protocol import (
+    Died,
+    Done,
+    Ended,
+    Event,
+    Failed,
+    Failures,
+    Opened,
+    Started,
+    StartFailed,
+    Withheld,
+)
+from penstock.errors import SerializationError, WireError
+from penstock.schedule import Fill, Lease
+from penstock.transport.arena import Arena
+from penstock.transport.channel import Channel, ChannelClosed
+from penstock.transport.codec import decode, dump_by_value, encode
+from penstock.transport.frames import Frame, Kind, pack
+
+# How long a worker may take to leave once its pipe has ended: what it computes at the time
+# is not wanted any more. Then SIGTERM, and after as long again SIGKILL.
+LEAVE_S = 0.5
+# How long to wait for the exit code of a worker whose pipe has ended by itself.
+EXIT_CODE_S = 5.0
+# Batches that the user may hold in shared memory; for more, private copies are made.
+HELD_SLOTS = 4
+
+_Key = tuple[int, int, int]  # epoch, batch, attempt
+
+
+@dataclass
+class _Seat:
+    """A worker's place; the worker in it changes when one dies."""
+
+    number: int
+    process: BaseProcess | None = None
+    channel: Channel | None = None
+    slots: dict[_Key, int] = field(default_factory=dict)
+    # Samples of its stream that are in batches which have arrived.
+    position: int = 0
+
+
+@dataclass
+class _SharedResult:
+    """A batch that lies in a slot, or in the message itself."""
+
+    arena: Arena
+    body: memoryview
+    slot: int
+    used: int
+
+    def open(self) -> Opened:
+        """See `penstock.engines.protocol.Result`."""
+        root = self.arena.lend(self.slot, self.used) if self.used else None
+        value, samples, failures = decode(self.body, root)
+        return Opened(value, samples, _placed(failures) if failures else ())
+
+    def discard(self) -> None:
+        """See `penstock.engines.protocol.Result`."""
+        if self.used:
+            self.arena.release(self.slot)
+
+
+class ProcessEngine:
+    """An `Engine` of worker processes.
+
+    Args:
+        job: what is to be done.
+        context: the start method, or None to choose one.
+        seed: torch's base seed, from which workers seed their generators.
+        portable: whether to do without Linux's memfd.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        context: BaseContext | None = None,
+        seed: int = 0,
+        portable: bool = False,
+    ) -> None:
+        self._job = job
+        self._asked = context
+        self._seed = seed
+        self._owner = os.getpid()
+        self._arena = Arena(most_lent=HELD_SLOTS, portable=portable)
+        self._seats = [_Seat(number) for number in range(job.seats)]
+        self._payload: Payload | None = None
+        self._context: BaseContext | None = None
+        self._inherits = True
+        self._serial = 0
+        self._epoch_seed = 0
+        self._poll = select.poll()
+        self._watched: dict[int, _Seat] = {}
+        self._closed = False
+
+    @property
+    def seats(self) -> int:
+        """How many workers."""
+        return len(self._seats)
+
+    def start(self) -> None:
+        """Starts the workers, and waits for none of them.
+
+        Raises:
+            SerializationError: the dataset cannot travel to them.
+            WorkerStartError: the system would not start one.
+        """
+        try:
+            context = choose_context(self._asked, self._serialise)
+            self._context = context
+            self._inherits = start_method(context) == "fork"
+            if self._inherits:
+                self._launch_all()
+            else:
+                warm_up(context)
+                self._launch_elsewhere()
+        except BaseException:
+            self.close()
+            raise
+
+    def _launch_elsewhere(self) -> None:
+        try:
+            self._serialise()
+        except SerializationError as by_value:
+            # What cannot travel by value may still do so as an argument of the process:
+            # locks and shared values of multiprocessing.
+            try:
+                self._launch_all()
+            except SerializationError:
+                raise by_value from None
+        else:
+            self._launch_all()
+
+    def _launch_all(self) -> None:
+        for seat in self._seats:
+            self._launch(seat)
+
+    def _serialise(self) -> None:
+        if self._payload is None:
+            self._payload = Payload(self._job)
+
+    def _launch(self, seat: _Seat) -> None:
+        context = self._context
+        if context is None:
+            raise RuntimeError("start() comes first")
+        lease_reader, lease_writer = context.Pipe(duplex=False)
+        reply_reader, reply_writer = context.Pipe(duplex=False)
+        channel = Channel(reply_reader, lease_writer, blocking=False)
+        keep_from_children(channel)
+        descriptor: Any = self._arena.descriptor
+        job: Any = self._job
+        if not self._inherits:
+            descriptor = Descriptor(descriptor)
+            if self._payload is not None:
+                job = Descriptor(self._payload.descriptor)
+        try:
+            seat.process = start_process(
+                context,
+                run_worker,
+                (
+                    seat.number,
+                    self._seed,
+                    lease_reader,
+                    reply_writer,
+                    descriptor,
+                    self._arena.stride,
+                    job,
+                    self._inherits,
+                ),
+                name=f"penstock-worker-{seat.number}",
+                needs_main=job is self._job and not self._inherits,
+            )
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            lease_reader.close()
+            reply_writer.close()
+        seat.channel = channel
+        for fd in (channel.read_fd, seat.process.sentinel):
+            self._watched[fd] = seat
+            self._poll.register(fd, select.POLLIN)
+        if self._serial:
+            self._send_begin(seat)
+
+    def begin_epoch(self, seed: int) -> None:
+        """See `Engine.begin_epoch`."""
+        self._serial += 1
+        self._epoch_seed = seed
+        for seat in self._seats:
+            seat.position = 0
+            self._send_begin(seat)
+
+    def _send_begin(self, seat: _Seat) -> None:
+        body = pickle.dumps((self._epoch_seed, seat.position))
+        self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
+
+    def submit(self, lease: Lease) -> None:
+        """See `Engine.submit`."""
+        seat = self._seats[lease.seat]
+        slot, capacity = self._arena.acquire(lease.seat)
+        seat.slots[self._serial, lease.batch, lease.attempt] = slot
+        content = (lease.indices, lease.fills or None)
+        try:
+            body = pickle.dumps(content, 5)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            body = dump_by_value(content, [])
+        self._send(
+            seat,
+            pack(
+                Kind.LEASE,
+                body,
+                epoch=self._serial,
+                batch=lease.batch,
+                attempt=lease.attempt,
+                slot=slot,
+                capacity=capacity,
+            ),
+        )
+
+    def amend(self, lease: Lease, fills: Mapping[int, Fill]) -> None:
+        """See `Engine.amend`."""
+        self._order(Kind.AMEND, lease, encode(dict(fills), None))
+
+    def recall(self, lease: Lease) -> None:
+        """See `Engine.recall`."""
+        self._order(Kind.RECALL, lease, b"")
+
+    def _order(self, kind: Kind, lease: Lease, body: bytes) -> None:
+        frame = pack(kind, body, epoch=self._serial, batch=lease.batch, attempt=lease.attempt)
+        self._send(self._seats[lease.seat], frame)
+
+    def _send(self, seat: _Seat, frame: bytes) -> None:
+        channel = seat.channel
+        if channel is None:
+            return
+        try:
+            channel.send(frame)
+        except ChannelClosed:
+            # Its death is noticed, and reported, where replies are read.
+            return
+        if channel.waiting:
+            self._watched[channel.write_fd] = seat
+            self._poll.register(channel.write_fd, select.POLLOUT)
+
+    def poll(self, timeout_s: float | None) -> list[Event]:
+        """See `Engine.poll`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = self._poll.poll(None if left_s is None else left_s * 1000)
+            events: list[Event] = []
+            for fd, _ in ready:
+                seat = self._watched.get(fd)
+                if seat is not None:
+                    self._attend(seat, fd, events)
+            if events or (deadline is not None and time.monotonic() >= deadline):
+                return events
+
+    def _attend(self, seat: _Seat, fd: int, events: list[Event]) -> None:
+        """One descriptor of a worker is ready."""
+        channel, process = seat.channel, seat.process
+        if channel is None or process is None:
+            return
+        if fd == channel.write_fd:
+            with contextlib.suppress(ChannelClosed):
+                if not channel.flush():
+                    return
+            self._unwatch(fd)
+            return
+        try:
+            for frame in channel.receive():
+                self._read(seat, frame, events)
+            if fd == process.sentinel:
+                # What it sent before it died counts, all of it; then comes the end of the file.
+                while frames := channel.receive():
+                    for frame in frames:
+                        self._read(seat, frame, events)
+                self._bury(seat, events, "")
+        except ChannelClosed:
+            self._bury(seat, events, "")
+        except WireError as error:
+            self._bury(seat, events, str(error))
+
+    def _read(self, seat: _Seat, frame: Frame, events: list[Event]) -> None:
+        kind = frame.kind
+        if kind == Kind.READY:
+            events.append(Started(seat.number))
+            return
+        if kind == Kind.STARTLESS:
+            events.append(StartFailed(seat.number, to_raise(decode(frame.body, None))))
+            return
+        key = (frame.epoch, frame.batch, frame.attempt)
+        if kind == Kind.WITHHELD:
+            if frame.epoch == self._serial:
+                failures = _placed(decode(frame.body, None))
+                events.append(
+                    Withheld(seat.number, frame.batch, frame.attempt, frame.busy_s, failures)
+                )
+            return
+        slot = seat.slots.pop(key, None)
+        if slot is None:
+            raise WireError(f"worker {seat.number} answers a lease {key} that it does not have")
+        self._arena.note_capacity(slot, frame.capacity)
+        current = frame.epoch == self._serial
+        if not (kind == Kind.DONE and current and frame.used):
+            self._arena.release(slot)
+        if not current or kind == Kind.DROPPED:
+            return
+        seat.position = frame.position
+        where = (seat.number, frame.batch, frame.attempt, frame.busy_s)
+        if kind == Kind.DONE:
+            result = _SharedResult(self._arena, frame.body, slot, frame.used)
+            events.append(Done(*where, result))
+        elif kind == Kind.FAILED:
+            events.append(Failed(*where, to_raise(decode(frame.body, None))))
+        elif kind == Kind.ENDED:
+            events.append(Ended(*where))
+
+    def _bury(self, seat: _Seat, events: list[Event], fault: str) -> None:
+        """A worker is gone, or has to go."""
+        process = seat.process
+        if process is None:
+            return
+        pid = process.pid
+        self._hang_up(seat)
+        code = self._end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
+        cause = fault or _exit_in_words(code)
+        events.append(Died(seat.number, f"worker {seat.number} (pid {pid}) {cause}"))
+
+    def _hang_up(self, seat: _Seat) -> None:
+        """Closes the pipes to a worker, which makes it leave."""
+        if seat.channel is not None and seat.process is not None:
+            for fd in (seat.channel.read_fd, seat.channel.write_fd, seat.process.sentinel):
+                self._unwatch(fd)
+            seat.channel.close()
+        seat.channel = None
+
+    def _end(self, seat: _Seat, *, patience_s: float) -> int | None:
+        """Ends a worker for sure, takes back all that it had, and returns its exit code."""
+        process, seat.process = seat.process, None
+        if process is None:
+            return None
+        _await_end(process, patience_s)
+        # Only now can nobody write to its slots any more.
+        for slot in seat.slots.values():
+            self._arena.release(slot)
+        seat.slots.clear()
+        code = process.exitcode
+        process.close()
+        return code
+
+    def _unwatch(self, fd: int) -> None:
+        if self._watched.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def wait_handles(self) -> list[int]:
+        """See `Engine.wait_handles`."""
+        return list(self._watched)
+
+    def restart(self, seat: int) -> None:
+        """See `Engine.restart`."""
+        self._launch(self._seats[seat])
+
+    def pids(self) -> list[int]:
+        """The process ids of the workers, by seat."""
+        return [seat.process.pid or 0 for seat in self._seats if seat.process is not None]
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        if self._closed or os.getpid() != self._owner:
+            return
+        self._closed = True
+        # All pipes first, so that the workers leave side by side.
+        for seat in self._seats:
+            self._hang_up(seat)
+        deadline = time.monotonic() + LEAVE_S
+        for seat in self._seats:
+            self._end(seat, patience_s=max(0.0, deadline - time.monotonic()))
+        if self._payload is not None:
+            self._payload.close()
+        self._arena.close()
+
+
+def _placed(failures: Iterable[Failure]) -> Failures:
+    return [(failure.place, sample_error(failure)) for failure in failures]
+
+
+def _await_end(process: BaseProcess, patience_s: float) -> None:
+    """Waits for a process to end, then makes it end."""
+    process.join(patience_s)
+    if process.exitcode is None:
+        process.terminate()
+        process.join(LEAVE_S)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _exit_in_words(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ""
+    if name == "SIGKILL":
+        hint = ": often the kernel, for want of memory; lower num_workers or prefetch_factor"
+    return f"was killed by {name}{hint}"

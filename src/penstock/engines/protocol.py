@@ -1,0 +1,179 @@
+"""What every engine does, and what it reports.
+
+One run of a dataset (`penstock.epoch`) drives one engine from one thread::
+
+    start()                       once; workers begin to get ready
+    begin_epoch(seed)             before the first lease of each epoch; what is left of the
+                                  epoch before is dropped, and its replies never come up
+    submit / amend / recall       never wait
+    poll(timeout_s)               what was reported since; waits for a first report if asked to
+    restart(seat)                 after a `Died`; the new worker gets the epoch by itself
+    close()                       any time, twice too; afterwards no process is left
+
+A call that fails leaves nothing behind that `close()` would not clear away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from penstock.errors import SampleError
+from penstock.schedule import Fill, Lease
+
+Failures: TypeAlias = Sequence[tuple[int, SampleError]]
+"""Bad samples with their places in the batch."""
+
+
+class NothingLeft:
+    """Stands for a batch all of whose samples were left out."""
+
+    def __reduce__(self) -> str:
+        # By its name, so that it is the same object in every process.
+        return "NOTHING_LEFT"
+
+
+NOTHING_LEFT = NothingLeft()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A batch, ready for use.
+
+    Attributes:
+        value: the batch, or `NOTHING_LEFT`.
+        samples: how many samples are in it.
+        failures: the samples that were left out of it.
+    """
+
+    value: Any
+    samples: int
+    failures: Failures
+
+
+class Result(Protocol):
+    """A batch that has arrived and was not opened yet."""
+
+    def open(self) -> Opened:
+        """The batch. Call it, or `discard`, once."""
+
+    def discard(self) -> None:
+        """Gives its memory back unread."""
+
+
+@dataclass(slots=True)
+class Report:
+    """Something that concerns one lease.
+
+    Attributes:
+        seat: the worker.
+        batch: which lease, with `attempt`.
+        attempt: see `batch`.
+        busy_s: seconds that the worker worked on it.
+    """
+
+    seat: int
+    batch: int
+    attempt: int
+    busy_s: float
+
+
+@dataclass(slots=True)
+class Done(Report):
+    """The batch is there."""
+
+    result: Result
+
+
+@dataclass(slots=True)
+class Withheld(Report):
+    """The worker keeps the batch until it is told what goes in the places of `failures`."""
+
+    failures: Failures
+
+
+@dataclass(slots=True)
+class Failed(Report):
+    """The batch cannot be made."""
+
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Ended(Report):
+    """The worker's stream has no more batches."""
+
+
+@dataclass(slots=True)
+class Started:
+    """A worker has its dataset ready."""
+
+    seat: int
+
+
+@dataclass(slots=True)
+class StartFailed:
+    """A worker could not get its dataset ready, and will not come up."""
+
+    seat: int
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Died:
+    """A worker is gone, with all that was lent to it.
+
+    Attributes:
+        seat: its number.
+        cause: its exit code or signal, in words.
+    """
+
+    seat: int
+    cause: str
+
+
+Event: TypeAlias = Done | Withheld | Failed | Ended | Started | StartFailed | Died
+
+
+class Engine(Protocol):
+    """Runs leases; see the module's text for who calls what and when."""
+
+    @property
+    def seats(self) -> int:
+        """How many leases can run at once."""
+
+    def start(self) -> None:
+        """Starts the workers, and waits for none of them."""
+
+    def begin_epoch(self, seed: int) -> None:
+        """Opens an epoch.
+
+        Args:
+            seed: what the random numbers of the epoch's samples are derived from.
+        """
+
+    def submit(self, lease: Lease) -> None:
+        """Sends a lease to its worker."""
+
+    def amend(self, lease: Lease, fills: Mapping[int, Fill]) -> None:
+        """Answers a `Withheld`."""
+
+    def recall(self, lease: Lease) -> None:
+        """Takes a lease back; nothing is reported of it from now on."""
+
+    def poll(self, timeout_s: float | None) -> list[Event]:
+        """Reports since the last call.
+
+        Args:
+            timeout_s: how long to wait for the first one; 0 not at all, None for ever.
+        """
+
+    def wait_handles(self) -> list[int]:
+        """Descriptors of which one becomes readable when `poll` has something to report."""
+
+    def restart(self, seat: int) -> None:
+        """Starts a new worker in the place of one that died."""
+
+    def close(self) -> None:
+        """Ends all workers and gives all memory back that the user does not hold."""

@@ -1,0 +1,217 @@
+"""The same random numbers for a sample wherever, and however often, it is made.
+
+Python's, NumPy's and torch's global generators are seeded for each sample, and that would cost
+more than many a sample does (about 7 µs, and 0.1 µs is what a list gives one in). Most
+datasets draw no random numbers, though, or from one generator only. So a generator is seeded only if
+the dataset has been seen to use it. Whether it did shows in the generator's state: a lease after which
+a generator moved that was thought unused is done once more, now with that generator seeded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from penstock.plan import sample_seed
+
+
+class _Generator(Protocol):
+    def seed(self, seed: int) -> None:
+        """Starts the sequence of a 64-bit seed."""
+
+    def mark(self) -> object:
+        """Something that is equal before and after only if no number was drawn."""
+
+    def save(self) -> Any:
+        """The whole state, for `restore`."""
+
+    def restore(self, state: Any) -> None:
+        """Puts a saved state back."""
+
+
+class _Python:
+    """The functions of `random`."""
+
+    def seed(self, seed: int) -> None:
+        random.seed(seed)
+
+    def mark(self) -> object:
+        return _python_mark()
+
+    def save(self) -> Any:
+        return random.getstate()
+
+    def restore(self, state: Any) -> None:
+        random.setstate(state)
+
+
+class _NumPy:
+    """The functions of `numpy.random`."""
+
+    def __init__(self) -> None:
+        self._address = 0
+        self._bit_generator: Any = None
+
+    def seed(self, seed: int) -> None:
+        # 32 bits take a sixth of the time that an array of two words takes.
+        np.random.seed((seed ^ (seed >> 32)) & 0xFFFFFFFF)
+
+    def mark(self) -> object:
+        bit_generator = np.random.mtrand._rand._bit_generator
+        if bit_generator is not self._bit_generator:
+            self._bit_generator = bit_generator
+            known = isinstance(bit_generator, np.random.MT19937)
+            self._address = bit_generator.ctypes.state_address if known else 0
+        if not self._address:
+            return repr(np.random.get_state(legacy=False))
+        # `struct {uint32 key[624]; int pos;}`, which NumPy hands out for use through ctypes. The
+        # position alone would not do: it comes round to the same value.
+        return ctypes.string_at(self._address + 4 * 620, 4 * 5)
+
+    def save(self) -> Any:
+        return np.random.get_state(legacy=False)
+
+    def restore(self, state: Any) -> None:
+        np.random.set_state(state)
+
+
+class _Torch:
+    """torch's default generator of the processor."""
+
+    def seed(self, seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+
+    def mark(self) -> object:
+        return torch.default_generator.get_state().numpy().tobytes()
+
+    def save(self) -> Any:
+        return torch.default_generator.get_state()
+
+    def restore(self, state: Any) -> None:
+        torch.default_generator.set_state(state)
+
+
+def _choose_python_mark() -> Callable[[], object]:
+    """A quick look at the state of `random`, where the interpreter's layout allows one.
+
+    `random.getstate()` builds a tuple of 625 ints, 7 µs. CPython keeps `int index; uint32
+    state[624]` behind the object's head; whether that is so here is tried out, not assumed.
+    """
+    generator = random.Random(1)
+    offset = object.__basicsize__
+
+    def look(generator: random.Random) -> bytes:
+        return ctypes.string_at(id(generator) + offset, 4 * 5)
+
+    if random.Random.__module__ == "random" and type(generator).__basicsize__ >= 4 * 625 + offset:
+        saved = look(generator)
+        repeated = look(generator)
+        state = generator.getstate()[1]
+        index, *words = (int.from_bytes(saved[at : at + 4], "little") for at in range(0, 20, 4))
+        generator.random()
+        if (
+            saved == repeated
+            and index == state[-1]
+            and tuple(words) == state[:4]
+            and look(generator) != saved
+        ):
+            shared: random.Random = random._inst  # type: ignore[attr-defined]
+            address = id(shared) + offset
+            return lambda: ctypes.string_at(address, 4 * 5)
+    return random.getstate
+
+
+_python_mark = _choose_python_mark()
+
+
+class SampleRandomness:
+    """Seeds the generators that a dataset uses, and finds out which those are.
+
+    One for each worker, for its life. For a lease::
+
+        randomness.begin_lease()
+        again = True
+        while again:
+            for each sample: randomness.begin_sample(index); make it
+            again = randomness.end_lease()
+
+    Args:
+        restoring: whether the generators are put back after each lease as they were:
+            in the training process, whose own random numbers must not change.
+    """
+
+    def __init__(self, *, restoring: bool) -> None:
+        self._restoring = restoring
+        # All are taken for used, until a first lease has shown which are.
+        self._used: list[_Generator] = [_Python(), _NumPy(), _Torch()]
+        self._unused: list[_Generator] = []
+        self._learning = True
+        self._moved: set[int] = set()
+        self._fresh: list[object] = []
+        self._before: list[object] = []
+        self._saved: list[tuple[_Generator, Any]] = []
+        self._epoch_seed = 0
+
+    def begin_epoch(self, seed: int) -> None:
+        """From now on samples are of the epoch with this seed."""
+        self._epoch_seed = seed
+
+    def begin_lease(self) -> None:
+        """A lease begins."""
+        if self._restoring:
+            self._saved = [(generator, generator.save()) for generator in self._used]
+        if self._restoring or len(self._before) != len(self._unused):
+            # In a worker nobody draws between leases: the marks of the last one still hold.
+            self._before = [generator.mark() for generator in self._unused]
+        self._fresh = []
+
+    def begin_sample(self, index: object) -> None:
+        """The sample of this index is made next."""
+        if not self._used:
+            return
+        if self._learning:
+            self._note_moves()
+        seed = sample_seed(self._epoch_seed, index)
+        for generator in self._used:
+            generator.seed(seed)
+        if self._learning:
+            self._fresh = [generator.mark() for generator in self._used]
+
+    def end_lease(self) -> bool:
+        """A lease ends; returns whether it has to be done again, its random numbers being wrong."""
+        after = [generator.mark() for generator in self._unused]
+        again = after != self._before
+        if again:
+            moved = [mark != before for mark, before in zip(after, self._before, strict=True)]
+            self._used += itertools.compress(self._unused, moved)
+            self._unused = [
+                g for g, has_moved in zip(self._unused, moved, strict=True) if not has_moved
+            ]
+            self._before = []
+        elif self._learning:
+            self._note_moves()
+            self._learning = False
+            used, self._used = self._used, []
+            for number, generator in enumerate(used):
+                (self._used if number in self._moved else self._unused).append(generator)
+        self.abandon_lease()
+        if again:
+            self.begin_lease()
+        return again
+
+    def abandon_lease(self) -> None:
+        """A lease has come to nothing: puts back what it moved."""
+        for generator, state in self._saved:
+            generator.restore(state)
+        self._saved = []
+
+    def _note_moves(self) -> None:
+        for number, fresh in enumerate(self._fresh):
+            if self._used[number].mark() != fresh:
+                self._moved.add(number)

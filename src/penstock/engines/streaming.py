@@ -1,0 +1,152 @@
+"""Leases on a stream: the next batch of what the worker's own iterator gives."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from penstock.collate.into_slot import Allocate
+from penstock.engines.collation import Collation
+from penstock.engines.failure import Failure, describe
+from penstock.engines.job import Job
+from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
+from penstock.engines.protocol import NOTHING_LEFT
+from penstock.errors import DatasetError
+from penstock.schedule import Fill, Lease
+
+
+class StreamFetcher:
+    """Carries out the leases of an iterable dataset, which have to come in order.
+
+    A skipped sample's place is taken by the next sample of the stream.
+
+    Args:
+        job: what is to be done.
+        seat: the worker's number, or None in the training process.
+        allocate: memory for default-collated batches; None for ordinary memory.
+
+    Attributes:
+        pulled: samples taken from the stream, bad ones among them: where a
+            worker in this one's place has to go on.
+    """
+
+    def __init__(self, job: Job, seat: int | None, allocate: Allocate | None = None) -> None:
+        self._job = job
+        self._seat = seat
+        self._collate = Collation(job, seat, allocate)
+        self._iterator: Iterator[Any] | None = None
+        self._samples: list[Any] = []
+        self._failures: list[Failure] = []
+        self._broken_generator = False
+        self.pulled = 0
+
+    def begin_epoch(self, skip: int = 0) -> None:
+        """Starts the stream anew.
+
+        Args:
+            skip: samples to pass over, since a worker before has delivered them.
+        """
+        self._iterator = None
+        self._broken_generator = False
+        self._samples, self._failures = [], []
+        self._skip = skip
+        self.pulled = 0
+
+    def fetch(self, lease: Lease) -> Outcome:
+        """Makes the next batch."""
+        self._samples, self._failures = [], []
+        return self._go_on(lease.batch)
+
+    def amend(self, batch: int, fills: Mapping[int, Fill]) -> Outcome:
+        """Goes on with the `Held` batch."""
+        for fill in fills.values():
+            if fill.kind == "value":
+                self._samples.append(fill.value)
+        return self._go_on(batch)
+
+    def forget(self, batch: int) -> None:
+        """Drops the `Held` batch; the stream goes on behind it."""
+
+    def _go_on(self, batch: int) -> Outcome:
+        job = self._job
+        wanted = job.batch_size if job.batched else 1
+        while len(self._samples) < wanted:
+            try:
+                sample = self._pull()
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = self._describe(error)
+                if job.sample_errors == "raise" or isinstance(error, _GeneratorDiedError):
+                    return Broken(failure)
+                if job.sample_errors == "ask":
+                    return Held([failure])
+                self._failures.append(failure)
+                continue
+            self._samples.append(sample)
+        samples, failures = self._samples, self._failures
+        if not samples or (job.drop_last and len(samples) < wanted):
+            return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
+        return self._collate(samples, batch, failures)
+
+    def _pull(self) -> Any:
+        if self._broken_generator:
+            raise StopIteration
+        if self._iterator is None:
+            self._iterator = iter(self._job.dataset)
+            self._pass_over(self._iterator)
+        self.pulled += 1
+        try:
+            sample = next(self._iterator)
+        except StopIteration:
+            self.pulled -= 1
+            raise
+        except Exception as error:
+            if self._job.sample_errors != "raise" and inspect.isgenerator(self._iterator):
+                # Its next `next()` would say that the stream has ended, and the rest of it
+                # would be lost in silence.
+                self._broken_generator = True
+                raise _GeneratorDiedError(
+                    f"{type(self._job.dataset).__name__}.__iter__ is a generator, which cannot go "
+                    f"on behind the sample that raised {type(error).__name__}: {error}. Catch the "
+                    "exception inside it, return an iterator object whose __next__ may raise and "
+                    "be called again, or derive from penstock.datasets.ShardedStream"
+                ) from error
+            raise
+        if sample is None and self._job.none_is_error:
+            raise TypeError(
+                f"the stream gave None as its sample {self.pulled - 1}; skip such samples with "
+                "on_error='skip', or do not yield them"
+            )
+        return sample
+
+    def _pass_over(self, iterator: Iterator[Any]) -> None:
+        while self.pulled < self._skip:
+            self.pulled += 1
+            try:
+                next(iterator)
+            except StopIteration:
+                raise DatasetError(
+                    f"a worker died, and the stream ended after {self.pulled - 1} samples when it "
+                    f"was run again, before the {self._skip} that were delivered: it is not the "
+                    "same stream each time, so it cannot be resumed"
+                ) from None
+            except Exception:
+                continue
+
+    def _describe(self, error: Exception) -> Failure:
+        index = self.pulled - 1
+        name = getattr(self._iterator, "describe", None)
+        filename = getattr(error, "filename", None)
+        if callable(name):
+            source = str(name())
+        elif isinstance(filename, str):
+            source = filename
+        else:
+            source = f"{type(self._job.dataset).__name__}, sample {index} of its stream"
+        return describe(error, index=index, source=source, seat=self._seat)
+
+
+class _GeneratorDiedError(DatasetError):
+    """A generator was asked to go on behind an exception."""

@@ -1,0 +1,259 @@
+"""A worker process: takes leases from one pipe and answers each of them through another.
+
+    pipe ──frames──> inbox ──> leases, amendments ──> Fetcher ──> slot + reply ──> pipe
+
+Each lease gets exactly one last word (done, failed, ended or dropped), unless the process dies. It ends
+when its pipe does: when the loader closes it, or when the training process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import random
+import signal
+import sys
+import time
+from collections import deque
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data._utils import worker as torch_worker
+
+from penstock.engines.failure import describe
+from penstock.engines.fetch import Fetcher
+from penstock.engines.job import Job
+from penstock.engines.launch import close_parent_ends
+from penstock.engines.outcome import Broken, Held, Made, Outcome
+from penstock.engines.payload import load_payload
+from penstock.engines.streaming import StreamFetcher
+from penstock.plan import mix_seeds
+from penstock.schedule import Lease
+from penstock.transport.channel import Channel, ChannelClosed
+from penstock.transport.codec import decode, encode
+from penstock.transport.frames import Frame, Kind, pack
+from penstock.transport.writer import SlotWriter
+
+# After a lease that took this long, the inbox is looked at before the next: an order to
+# drop that one may have come. Looking takes 1 µs.
+_LOOK_AFTER_S = 0.0005
+
+
+def worker_main(
+    seat: int,
+    seed: int,
+    incoming: Connection[Any, Any],
+    outgoing: Connection[Any, Any],
+    arena: Any,
+    stride: int,
+    job: Any,
+    forked: bool,
+) -> None:
+    """Runs a worker to its end.
+
+    Args:
+        seat: its number.
+        seed: what torch would call its base seed.
+        incoming: read end of the pipe of leases.
+        outgoing: write end of the pipe of replies.
+        arena: the arena's descriptor, or what makes one when `detach` is called.
+        stride: the distance between the arena's slots in bytes.
+        job: the `Job`, or what makes the descriptor of its payload.
+        forked: whether this process is a copy of its parent.
+    """
+    if forked:
+        close_parent_ends()
+        # What was there before the fork stays shared as long as the collector leaves it alone.
+        gc.freeze()
+    # Ctrl-C reaches the whole process group; the training process alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    channel = Channel(incoming, outgoing, blocking=True)
+    with contextlib.suppress(ChannelClosed):
+        descriptor = arena if isinstance(arena, int) else arena.detach()
+        worker = _get_ready(seat, seed, channel, SlotWriter(descriptor, stride), job)
+        if worker is not None:
+            worker.run()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # The parent may be gone, with nobody to wait for threads that the dataset has started.
+    os._exit(0)
+
+
+def _get_ready(
+    seat: int, seed: int, channel: Channel, writer: SlotWriter, job: Any
+) -> _Worker | None:
+    """Makes the dataset ready as torch's workers do, or tells the parent why it cannot be."""
+    try:
+        torch.set_num_threads(1)
+        if not isinstance(job, Job):
+            job = load_payload(job.detach())
+        seed_process(seed, seat)
+        torch_worker._worker_info = torch_worker.WorkerInfo(
+            id=seat, num_workers=job.seats, seed=seed + seat, dataset=job.dataset
+        )
+        if job.worker_init_fn is not None:
+            job.worker_init_fn(seat)
+        worker = _Worker(job, seat, channel, writer)
+    except Exception as error:
+        channel.send_all(pack(Kind.STARTLESS, encode(describe(error, seat=seat), None)))
+        return None
+    channel.send_all(pack(Kind.READY))
+    return worker
+
+
+def seed_process(seed: int, seat: int) -> None:
+    """Seeds the global generators of a worker, each worker differently, as torch documents it.
+
+    Args:
+        seed: what torch calls the base seed.
+        seat: the worker's number.
+    """
+    random.seed(seed + seat)
+    torch.manual_seed(seed + seat)
+    np.random.seed(mix_seeds(seed, seat) & 0xFFFFFFFF)
+
+
+class _Worker:
+    """The loop of a worker that has its dataset."""
+
+    def __init__(self, job: Job, seat: int, channel: Channel, writer: SlotWriter) -> None:
+        self._seat = seat
+        self._job = job
+        self._channel = channel
+        self._writer = writer
+        self._map = None if job.stream else Fetcher(job, seat, writer.allocate)
+        self._stream = StreamFetcher(job, seat, writer.allocate) if job.stream else None
+        self._fetcher: Any = self._stream or self._map
+        self._leases: deque[Frame] = deque()
+        self._amendments: deque[Frame] = deque()
+        self._held: dict[tuple[int, int], Frame] = {}
+        self._busy: dict[tuple[int, int], float] = {}
+
+    def run(self) -> None:
+        """Works until the pipe ends."""
+        took_s = 0.0
+        while True:
+            frame = self._next()
+            if frame is None:
+                self._receive()
+            else:
+                began = time.perf_counter()
+                self._work(frame, began)
+                took_s = time.perf_counter() - began
+                if took_s > _LOOK_AFTER_S and self._channel.has_data():
+                    self._receive()
+
+    def _next(self) -> Frame | None:
+        if self._amendments:
+            return self._amendments.popleft()
+        # A stream's next batch begins where the one that is held ends.
+        if self._leases and not (self._stream is not None and self._held):
+            return self._leases.popleft()
+        return None
+
+    def _receive(self) -> None:
+        for frame in self._channel.receive():
+            if frame.kind == Kind.LEASE:
+                self._leases.append(frame)
+            elif frame.kind == Kind.AMEND:
+                self._amendments.append(frame)
+            elif frame.kind == Kind.RECALL:
+                self._recall(frame)
+            elif frame.kind == Kind.BEGIN:
+                self._begin_epoch(frame)
+
+    def _begin_epoch(self, frame: Frame) -> None:
+        for waiting in [*self._leases, *self._held.values()]:
+            self._drop(waiting)
+        self._leases.clear()
+        self._amendments.clear()
+        self._held.clear()
+        self._busy.clear()
+        seed, skip = pickle.loads(frame.body)
+        if self._stream is not None:
+            if self._job.own_randomness:
+                seed_process(seed, self._seat)
+            self._stream.begin_epoch(skip)
+        elif self._map is not None:
+            self._map.begin_epoch(seed)
+
+    def _recall(self, frame: Frame) -> None:
+        key = (frame.batch, frame.attempt)
+        for waiting in self._leases:
+            if (waiting.batch, waiting.attempt) == key:
+                self._leases.remove(waiting)
+                self._drop(waiting)
+                return
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._fetcher.forget(frame.batch)
+            self._busy.pop(key, None)
+            self._drop(held)
+
+    def _drop(self, lease: Frame) -> None:
+        self._reply(Kind.DROPPED, lease, b"", 0.0)
+
+    def _work(self, frame: Frame, began: float) -> None:
+        key = (frame.batch, frame.attempt)
+        if frame.kind == Kind.AMEND:
+            lease = self._held.pop(key, None)
+            if lease is None:
+                return
+            self._writer.begin(lease.slot, lease.capacity)
+            outcome = self._fetcher.amend(frame.batch, decode(frame.body, None))
+            began -= self._busy.pop(key, 0.0)
+        else:
+            lease = frame
+            self._writer.begin(lease.slot, lease.capacity)
+            indices, fills = pickle.loads(lease.body)
+            outcome = self._fetcher.fetch(
+                Lease(lease.batch, lease.attempt, self._seat, indices, fills or {})
+            )
+        self._answer(lease, outcome, began)
+
+    def _answer(self, lease: Frame, outcome: Outcome, began: float) -> None:
+        kind, body = self._encode(outcome)
+        busy_s = time.perf_counter() - began
+        if kind == Kind.WITHHELD:
+            key = (lease.batch, lease.attempt)
+            self._held[key] = lease
+            self._busy[key] = busy_s
+        self._reply(kind, lease, body, busy_s)
+
+    def _encode(self, outcome: Outcome) -> tuple[Kind, bytes]:
+        try:
+            if isinstance(outcome, Made):
+                return Kind.DONE, encode(
+                    (outcome.value, outcome.samples, outcome.failures), self._writer
+                )
+            if isinstance(outcome, Held):
+                return Kind.WITHHELD, encode(outcome.failures, None)
+            if isinstance(outcome, Broken):
+                return Kind.FAILED, encode(outcome.failure, None)
+        except Exception as error:
+            return Kind.FAILED, encode(describe(error, seat=self._seat), None)
+        return Kind.ENDED, b""
+
+    def _reply(self, kind: Kind, lease: Frame, body: bytes, busy_s: float) -> None:
+        writer = self._writer
+        in_slot = kind == Kind.DONE
+        self._channel.send_all(
+            pack(
+                kind,
+                body,
+                epoch=lease.epoch,
+                batch=lease.batch,
+                attempt=lease.attempt,
+                slot=lease.slot,
+                used=writer.used if in_slot else 0,
+                capacity=writer.capacity if in_slot else lease.capacity,
+                position=self._stream.pulled if self._stream is not None else 0,
+                busy_s=busy_s,
+            )
+        )

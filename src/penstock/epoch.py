@@ -1,0 +1,353 @@
+"""One epoch: the scheduler decides, an engine does it, the training loop gets the batches.
+
+    plan ──> Scheduler ──commands──> Engine
+                 ^                     │
+                 └──────events─────────┘      next() turns this wheel until a batch comes off
+
+It turns only inside `next()`, in the caller's thread. Workers go on meanwhile, as far as the window
+of leases reaches.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.engines.failure import exception_for
+from penstock.engines.protocol import (
+    NOTHING_LEFT,
+    Died,
+    Done,
+    Ended,
+    Engine,
+    Event,
+    Failed,
+    Opened,
+    Result,
+    Started,
+    StartFailed,
+    Withheld,
+)
+from penstock.errors import (
+    BatchTimeoutError,
+    ClosedError,
+    SampleError,
+    TooManySkippedError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerStartError,
+)
+from penstock.observe import StatisticsRecorder
+from penstock.options import ErrorPolicy
+from penstock.plan import StreamTurns
+from penstock.schedule import (
+    Amend,
+    Delivery,
+    Discard,
+    DonorPlan,
+    Fill,
+    Issue,
+    Lease,
+    Ledger,
+    Plan,
+    Recall,
+    Replacement,
+    Scheduler,
+)
+
+# So many deaths of workers in one epoch are a crash loop, whatever their cause.
+MAX_RESTARTS = 1000
+# So many workers in a row that die before they have their dataset will not come up at all.
+MAX_FAILED_STARTS = 3
+
+
+@dataclass(frozen=True)
+class EpochSettings:
+    """How an epoch is run.
+
+    Attributes:
+        seed: what the random numbers of the epoch's samples are derived from.
+        window: how many batches may be on their way at once.
+        in_order: whether batches come in the plan's order.
+        timeout_s: how long `next()` waits for a batch; 0 for ever.
+        policy: what happens to bad samples.
+        planned: samples in the epoch, or None where that is unknown.
+        claimed_batches: how many batches an iterable dataset has claimed to give, if it was
+            asked; a warning says when it gives more.
+    """
+
+    seed: int
+    window: int
+    in_order: bool = True
+    timeout_s: float = 0.0
+    policy: ErrorPolicy = ErrorPolicy()  # noqa: RUF009 - frozen
+    planned: int | None = None
+    claimed_batches: Callable[[], int | None] | None = None
+
+
+class EpochRun(Iterator[Any]):
+    """Iterates the batches of one epoch.
+
+    Args:
+        engine: started.
+        plan: where batches come from.
+        settings: how to run it.
+        workers: worker processes, for the statistics.
+        donors: the plan again, if it can fill skipped places.
+        release: called once when the epoch is over or given up.
+
+    Attributes:
+        recorder: counts and times of the epoch.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        settings: EpochSettings,
+        *,
+        workers: int,
+        donors: DonorPlan | None = None,
+        release: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._settings = settings
+        self._ledger = Ledger(settings.policy, settings.planned)
+        self.recorder = StatisticsRecorder(workers)
+        self._asks = settings.policy.tolerant
+        self._stopped = False
+        self._deaths: dict[int, str] = {}
+        self._ready_seats: set[int] = set()
+        self._failed_starts = 0
+        self._closed = False
+        # A dropped iterator frees what it has, as `close` does.
+        self._release = weakref.finalize(self, _end, self.recorder, release)
+        self._scheduler: Scheduler[Result] = Scheduler(
+            plan,
+            window=settings.window,
+            in_order=settings.in_order,
+            donors=donors,
+            death_error=functools.partial(_died_too_often, self._deaths),
+        )
+        engine.begin_epoch(settings.seed)
+        for seat in range(engine.seats):
+            self._scheduler.add_worker(seat)
+        self._scheduler.fill()
+        self._carry_out()
+
+    def __iter__(self) -> EpochRun:
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch.
+
+        Raises:
+            StopIteration: the epoch is over.
+            ClosedError: `close` was called.
+            Exception: what a sample, the collate function or the sampler raised; the
+                epoch may be continued behind it.
+        """
+        if self._closed:
+            if self._scheduler.finished:
+                raise StopIteration
+            raise ClosedError("this iterator was closed; iterate the loader again")
+        began = time.perf_counter()
+        while True:
+            delivery = self._next_delivery(began)
+            if delivery is None:
+                self.close()
+                raise StopIteration
+            # Work for the workers first: they have it while the training loop computes.
+            self._scheduler.fill()
+            self._carry_out()
+            opened = self._open(delivery)
+            if opened is not None:
+                self.recorder.delivered(opened.samples, began)
+                self._check_claim()
+                return opened.value
+
+    def ready(self) -> bool:
+        """Whether `next()` would return, or raise, without waiting; never waits itself."""
+        if self._closed or self._scheduler.finished:
+            return True
+        self._turn(0.0)
+        return self._scheduler.deliverable or self._scheduler.finished
+
+    def wait_handles(self) -> list[int]:
+        """Descriptors of which one becomes readable when `ready()` may have changed."""
+        return [] if self._closed else self._engine.wait_handles()
+
+    @property
+    def skipped(self) -> list[SampleError]:
+        """The samples that were left out so far, in delivery order."""
+        return self._ledger.skipped
+
+    def close(self) -> None:
+        """Gives up what is left of the epoch and frees what it used. Twice does no harm."""
+        self._closed = True
+        self._release()
+
+    # How the wheel turns.
+
+    def _next_delivery(self, began: float) -> Delivery[Result] | None:
+        """The next delivery; waits for it. None at the end."""
+        scheduler = self._scheduler
+        delivery = scheduler.pop()
+        if delivery is not None:
+            if scheduler.ready < self._settings.window // 2:
+                # Deaths and questions are dealt with while there is something to go on with.
+                self._turn(0.0)
+            return delivery
+        timeout_s = self._settings.timeout_s
+        while not scheduler.finished:
+            left_s = began + timeout_s - time.perf_counter() if timeout_s else None
+            if left_s is not None and left_s <= 0:
+                raise BatchTimeoutError(
+                    f"DataLoader timed out after {timeout_s:g} seconds: no batch came from the "
+                    "workers. One sample may take that long, or hang; raise timeout, or look at "
+                    "what the workers do"
+                )
+            self._turn(left_s)
+            delivery = scheduler.pop()
+            if delivery is not None:
+                return delivery
+        return None
+
+    def _turn(self, timeout_s: float | None) -> None:
+        """Hears what the workers have to say and gives them more to do."""
+        try:
+            for event in self._engine.poll(timeout_s):
+                self._handle(event)
+            if self._asks:
+                self._decide_all()
+            self._scheduler.fill()
+            self._carry_out()
+        except WorkerError:
+            self.close()
+            raise
+
+    def _carry_out(self) -> None:
+        for command in self._scheduler.commands():
+            if isinstance(command, Issue):
+                self._engine.submit(command.lease)
+            elif isinstance(command, Amend):
+                self._engine.amend(command.lease, command.fills)
+            elif isinstance(command, Recall):
+                self._engine.recall(command.lease)
+            elif isinstance(command, Discard):
+                command.result.discard()
+
+    def _handle(self, event: Event) -> None:
+        scheduler = self._scheduler
+        if isinstance(event, Done):
+            self.recorder.busy_s += event.busy_s
+            if not scheduler.completed(event.seat, event.batch, event.attempt, event.result):
+                event.result.discard()
+        elif isinstance(event, Withheld):
+            scheduler.withheld(event.seat, event.batch, event.attempt, event.failures)
+        elif isinstance(event, Failed):
+            scheduler.failed(event.seat, event.batch, event.attempt, event.error)
+        elif isinstance(event, Ended):
+            if isinstance(self._plan, StreamTurns):
+                self._plan.end_stream(event.seat)
+            scheduler.emptied(event.seat, event.batch, event.attempt)
+        elif isinstance(event, Started):
+            self._ready_seats.add(event.seat)
+            self._failed_starts = 0
+        elif isinstance(event, StartFailed):
+            self.close()
+            raise event.error
+        else:
+            self._replace(event)
+
+    def _replace(self, death: Died) -> None:
+        """Puts a new worker in the place of one that died, and has its leases done again."""
+        suspect = self._scheduler.remove_worker(death.seat)
+        if suspect is not None:
+            self._deaths[suspect.batch] = death.cause
+        if death.seat in self._ready_seats:
+            self._ready_seats.discard(death.seat)
+        else:
+            self._failed_starts += 1
+        self.recorder.restarts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise WorkerStartError(
+                f"{death.cause} before its dataset was ready, as did the {self._failed_starts - 1} "
+                "started before it; try the dataset with num_workers=0 to see why"
+            )
+        if self.recorder.restarts > MAX_RESTARTS:
+            raise WorkerDiedError(
+                f"{death.cause}; it was the {self.recorder.restarts}th worker to die in this "
+                f"epoch, and {MAX_RESTARTS} are replaced at most"
+            )
+        self._engine.restart(death.seat)
+        self._scheduler.add_worker(death.seat)
+
+    def _decide_all(self) -> None:
+        while not self._stopped and (question := self._scheduler.open_batch()) is not None:
+            batch, failures = question
+            try:
+                fills = {place: self._decide(error) for place, error in failures}
+            except Exception as error:
+                self._stopped = isinstance(error, TooManySkippedError)
+                self._scheduler.fail(batch, error)
+            else:
+                self._scheduler.resolve(batch, fills)
+
+    def _decide(self, error: SampleError) -> Fill:
+        answer = self._ledger.decide(error)
+        if isinstance(answer, Replacement):
+            return Fill("value", answer.value)
+        if answer == "raise":
+            raise exception_for(error)
+        self._ledger.record(error)
+        return Fill("drop")
+
+    def _open(self, delivery: Delivery[Result]) -> Opened | None:
+        """The batch of a delivery, if there is anything in it; the error in its place is raised."""
+        if delivery.error is not None:
+            if isinstance(delivery.error, TooManySkippedError):
+                self.close()
+            raise delivery.error
+        if delivery.result is None:
+            return None
+        opened = delivery.result.open()
+        self._ledger.read += opened.samples + len(opened.failures)
+        try:
+            for _, error in opened.failures:
+                self._ledger.record(error)
+        except TooManySkippedError:
+            self.close()
+            raise
+        return None if opened.value is NOTHING_LEFT else opened
+
+    def _check_claim(self) -> None:
+        claimed = self._settings.claimed_batches
+        batches = claimed() if claimed is not None else None
+        if batches is not None and self.recorder.batches > batches:
+            warnings.warn(
+                f"Length of IterableDataset was reported to be {batches} batches (when len() of "
+                f"the loader was asked), but {self.recorder.batches} have been fetched. If the "
+                "dataset splits itself over workers, its __len__ must still count all of them; if "
+                "it does not split itself, every worker yields everything",
+                stacklevel=3,
+            )
+
+
+def _end(recorder: StatisticsRecorder, release: Callable[[], None]) -> None:
+    recorder.ended()
+    release()
+
+
+def _died_too_often(deaths: Mapping[int, str], lease: Lease) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"{deaths.get(lease.batch, 'a worker died')}; it is the {lease.attempt + 1}th worker to die "
+        f"while it worked on batch {lease.batch} with samples {list(lease.indices)!r:.200}. One of "
+        "them may crash it: try them one by one with num_workers=0"
+    )

@@ -1,0 +1,154 @@
+"""Settings, frozen and checked before any work starts."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from penstock.errors import OptionError, SampleError
+
+OnError: TypeAlias = Literal["raise", "skip"] | Callable[[SampleError], object]
+"""What to do about a sample that cannot be made: see `ErrorPolicy`."""
+
+SampleErrorMode: TypeAlias = Literal["raise", "drop", "ask"]
+"""What a worker does about a bad sample: fail the batch, leave it out, or ask the scheduler."""
+
+# An epoch of unknown length has no total to take a fraction of: the samples read
+# so far stand in for it, and never fewer than this many.
+UNKNOWN_LENGTH_FLOOR_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class ErrorPolicy:
+    """What happens to a sample that cannot be made, and how often that may happen.
+
+    Args:
+        on_error: `"raise"`, `"skip"`, or a callable that gets a `SampleError` and returns
+            `"skip"`, `"raise"`, or a sample to put in its place.
+        max_skipped: how many samples of an epoch may be skipped: a count (int), or a
+            fraction (float in [0, 1]) of the epoch's samples. None sets no limit.
+
+    Raises:
+        OptionError: either value is not one of those.
+    """
+
+    on_error: OnError = "raise"
+    max_skipped: int | float | None = 0.01
+
+    def __post_init__(self) -> None:
+        if not callable(self.on_error) and self.on_error not in ("raise", "skip"):
+            raise OptionError(
+                f"on_error={self.on_error!r}: give 'raise', 'skip', or a function that takes a "
+                "SampleError and returns 'skip', 'raise' or a replacement sample"
+            )
+        limit = self.max_skipped
+        if limit is None:
+            return
+        if isinstance(limit, bool) or not isinstance(limit, numbers.Real):
+            raise OptionError(
+                f"max_skipped={limit!r}: give a count (int), a fraction of the epoch "
+                "(float from 0 to 1), or None for no limit"
+            )
+        if limit < 0 or (not isinstance(limit, numbers.Integral) and not limit <= 1):
+            raise OptionError(
+                f"max_skipped={limit!r}: a count is 0 or more and a fraction from 0.0 to 1.0; "
+                "write a whole number of samples as an int"
+            )
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether an epoch can go on after a sample error."""
+        return self.on_error != "raise"
+
+    def allowed(self, planned: int | None, read: int) -> float:
+        """How many samples may be skipped.
+
+        Args:
+            planned: samples in the epoch, or None where that is unknown.
+            read: samples read so far; only matters where `planned` is None.
+        """
+        if self.max_skipped is None:
+            return float("inf")
+        if isinstance(self.max_skipped, numbers.Integral):
+            return float(self.max_skipped)
+        total = planned if planned is not None else max(read, UNKNOWN_LENGTH_FLOOR_SAMPLES)
+        return self.max_skipped * total
+
+
+def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
+    """Returns `value` as an int, or raises `OptionError` naming it.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the user gave.
+        least: the smallest value that makes sense.
+        remedy: what to do instead, as the end of a sentence.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise OptionError(f"{name}={value!r} is not a whole number; {remedy}")
+    if value < least:
+        raise OptionError(f"{name}={value!r} must be at least {least}; {remedy}")
+    return int(value)
+
+
+def check_arguments(
+    *,
+    dataset: object,
+    batch_size: object,
+    shuffle: object,
+    batch_sampler: object,
+    num_workers: object,
+    prefetch_factor: object,
+    timeout: object,
+    seed: object,
+) -> None:
+    """Checks a loader's arguments before torch does, to name the value and the remedy.
+
+    The messages begin as torch's do, since programs match on them.
+
+    Raises:
+        OptionError: one cannot be used.
+    """
+    workers = check_count(
+        "num_workers",
+        num_workers,
+        least=0,
+        remedy="num_workers option should be non-negative; use num_workers=0 to disable "
+        "multiprocessing.",
+    )
+    if prefetch_factor is not None:
+        if not workers:
+            raise OptionError(
+                "prefetch_factor option could only be specified in multiprocessing."
+                "let num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to "
+                f"None. (prefetch_factor={prefetch_factor!r}, num_workers=0)"
+            )
+        check_count(
+            "prefetch_factor",
+            prefetch_factor,
+            least=1,
+            remedy="prefetch_factor option should be non-negative, and a worker that may fetch "
+            "nothing ahead would never begin",
+        )
+    if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real) or timeout < 0:
+        raise OptionError(
+            f"timeout option should be non-negative: timeout={timeout!r}; give seconds, or 0 to "
+            "wait for ever"
+        )
+    if batch_sampler is None and batch_size is not None:
+        check_count(
+            "batch_size",
+            batch_size,
+            least=1,
+            remedy="batch_size should be a positive integer value, or None to get single samples",
+        )
+    if seed is not None:
+        check_count("seed", seed, least=0, remedy="give a seed of 0 or more, or None")
+    if shuffle and isinstance(dataset, Sized) and not len(dataset):
+        raise OptionError(
+            "num_samples should be a positive integer value, but got num_samples=0: the dataset "
+            f"{type(dataset).__name__} is empty and cannot be shuffled; look at what it reads, or "
+            "set shuffle=False"
+        )

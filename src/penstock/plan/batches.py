@@ -1,0 +1,140 @@
+"""The order of an epoch cut into batches, and who takes a skipped sample's place."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+
+from penstock.errors import OptionError
+
+
+class GivenBatches:
+    """Batches as somebody else's sampler gives them, each asked for when it is needed.
+
+    A skipped sample leaves its batch shorter: how the samples were grouped is the
+    sampler's business, so nobody else's sample is put in.
+
+    Args:
+        batches: yields what one lease fetches: a list of indices, or a single index
+            where the dataset makes whole batches itself.
+        batched: whether it yields lists.
+    """
+
+    def __init__(self, batches: Iterable[object], *, batched: bool) -> None:
+        self._batches = iter(batches)
+        self._batched = batched
+
+    def take(self) -> tuple[Sequence[object], None] | None:
+        """The next batch's indices, for any worker; None at the end."""
+        try:
+            given = next(self._batches)
+        except StopIteration:
+            return None
+        if not self._batched:
+            return [given], None
+        if not isinstance(given, list):
+            try:
+                given = list(given)  # type: ignore[call-overload]
+            except TypeError:
+                raise OptionError(
+                    f"the batch sampler gave {given!r}, and a list of indices was expected; "
+                    "an object that yields single indices belongs in sampler="
+                ) from None
+        return given, None
+
+
+class RefillingBatches:
+    """An epoch's order in batches of one size, which its own end keeps full.
+
+    A skipped place takes the next sample from the end of the order: first what
+    `drop_last` would have dropped, then the last batch's samples, the last one first.
+    So every batch but the last stays full, and each sample is still used once. Which
+    donor goes where depends only on which samples are bad, as long as donors are asked
+    for in delivery order.
+
+    Args:
+        order: the sample indices of the epoch, at most once each.
+        batch_size: samples a batch.
+        drop_last: whether an incomplete last batch is left out.
+    """
+
+    def __init__(self, order: Iterable[object], batch_size: int, *, drop_last: bool) -> None:
+        indices = list(order)
+        self._order: Sequence[object] = _compact(indices)
+        self._end = len(indices)
+        self._size = batch_size
+        self._drop_last = drop_last
+        self._taken = 0
+
+    @property
+    def planned(self) -> int:
+        """Samples that the epoch began with."""
+        return len(self._order)
+
+    def take(self) -> tuple[Sequence[object], None] | None:
+        """The next batch's indices, for any worker; None at the end."""
+        indices = self.indices(self._taken)
+        if not indices:
+            return None
+        self._taken += 1
+        return indices, None
+
+    def indices(self, batch: int) -> list[object]:
+        """What the batch holds now; nothing once donations have used it up."""
+        start = batch * self._size
+        stop = start + self._size
+        if stop > self._end and self._drop_last:
+            return []
+        return list(self._order[start : min(stop, self._end)])
+
+    def donor(self, batch: int, *, untaken: bool) -> tuple[object, int | None] | None:
+        """Takes a sample from the end of the order for a place in `batch`.
+
+        Args:
+            batch: the batch with the place to fill.
+            untaken: whether to leave alone the batches that `take` has given out.
+
+        Returns:
+            The sample's index, and the batch it was in if `take` has given that
+            batch out already: its lease is then out of date. None when no sample behind
+            `batch` is left.
+        """
+        last = self._end - 1
+        home = last // self._size
+        if home <= batch or (untaken and home < self._taken):
+            return None
+        self._end = last
+        return self._order[last], home if home < self._taken else None
+
+
+class Chunks:
+    """All indices of a dataset in leases whose size may change on the way.
+
+    Args:
+        length: samples in the dataset.
+        size: asked before each lease for the number of samples to put in it. The samples
+            are the same whatever it answers, only their grouping differs.
+    """
+
+    def __init__(self, length: int, size: Callable[[], int]) -> None:
+        self._length = length
+        self._size = size
+        self._next = 0
+
+    def take(self) -> tuple[Sequence[object], None] | None:
+        """The next lease's indices, for any worker; None at the end."""
+        if self._next >= self._length:
+            return None
+        start = self._next
+        self._next = min(self._length, start + self._size())
+        return range(start, self._next), None
+
+
+def _compact(indices: list[object]) -> Sequence[object]:
+    """Plain ints at 8 bytes each; anything else as it is."""
+    if all(type(index) is int for index in indices):
+        try:
+            return array("q", indices)  # type: ignore[arg-type]
+        except OverflowError:
+            return indices
+    return indices

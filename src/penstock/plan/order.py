@@ -1,0 +1,40 @@
+"""A seeded order of the epoch's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+
+import torch
+from torch.utils.data import RandomSampler
+
+from penstock.plan.seeds import mix_seeds
+
+# Keeps the shuffle's random numbers apart from the samples' own.
+_SHUFFLE = 0x5348
+
+
+class SeededShuffle(RandomSampler):
+    """A random order that depends on (seed, epoch, length) alone.
+
+    A `torch.utils.data.RandomSampler` draws from a generator whose state depends on all
+    that was drawn before; this one can be asked for the order of any epoch at any time.
+
+    Args:
+        data_source: anything with a length; at least one sample.
+        seed: any int.
+    """
+
+    def __init__(self, data_source: Sized, seed: int) -> None:
+        super().__init__(data_source)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next `iter()` orders."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator()
+        # torch takes seeds up to 2**63 - 1 on every platform.
+        generator.manual_seed(mix_seeds(self.seed, self.epoch, _SHUFFLE) >> 1)
+        yield from torch.randperm(len(self.data_source), generator=generator).tolist()

@@ -1,0 +1,60 @@
+"""What was skipped, and how much of that is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.errors import SampleError, TooManySkippedError
+from penstock.options import ErrorPolicy
+
+# So many causes are shown when an epoch is stopped: enough to see a pattern.
+SHOWN_CAUSES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A sample that the user's function gave in the place of a bad one."""
+
+    value: object
+
+
+class Ledger:
+    """Keeps the account of an epoch's bad samples.
+
+    Args:
+        policy: what to do about them.
+        planned: samples in the epoch, or None where that is unknown.
+    """
+
+    def __init__(self, policy: ErrorPolicy, planned: int | None) -> None:
+        self._policy = policy
+        self._planned = planned
+        self.read = 0
+        self.skipped: list[SampleError] = []
+
+    def decide(self, error: SampleError) -> Literal["skip", "raise"] | Replacement:
+        """What the policy says of a bad sample. Call it once for each, in delivery order."""
+        on_error = self._policy.on_error
+        answer = on_error(error) if callable(on_error) else on_error
+        if isinstance(answer, str) and answer in ("skip", "raise"):
+            return "skip" if answer == "skip" else "raise"
+        return Replacement(answer)
+
+    def record(self, error: SampleError) -> None:
+        """Enters a skipped sample.
+
+        Raises:
+            TooManySkippedError: that is one more than is allowed.
+        """
+        self.skipped.append(error)
+        if len(self.skipped) <= self._policy.allowed(self._planned, self.read):
+            return
+        total = self._planned if self._planned is not None else self.read
+        shown = "".join(f"\n  {skipped}" for skipped in self.skipped[:SHOWN_CAUSES])
+        raise TooManySkippedError(
+            f"{len(self.skipped)} of {total} samples were skipped, more than "
+            f"max_skipped={self._policy.max_skipped!r} allows. Mend the data, or allow more "
+            f"(a count, a fraction, or None for no limit). The first causes:{shown}",
+            list(self.skipped),
+        )

@@ -1,0 +1,429 @@
+"""Who works on what, which reply counts, what may be delivered next.
+
+The scheduler is told what happened and answers with commands; it starts nothing, waits for
+nothing and reads no clock. Whoever runs it carries the commands out (`penstock.epoch`).
+
+The life of a batch::
+
+                      ┌───────────── worker died, or the plan took samples back ────┐
+                      v                                                             │
+    plan ──take──> QUEUED ──Issue──> LENT ──completed──────────────────> READY ─────┤
+                                      │ ^                                  │        │
+                             withheld │ │ resolve: Amend                   │ pop    │
+                                      v │ (in delivery order)              v        │
+                                    OPEN ──fail──────────┐           delivered      │
+                                      │                  v                 ^        │
+                                      │    LENT ─failed─> FAILED ──────────┘        │
+                                      └─────────────────────────────────────────────┘
+    A batch with nothing in it is EMPTY: it is passed over, not delivered.
+
+Two frontiers move through the batches. Behind the *settled* frontier nothing can change any more:
+each place has its sample. A batch is *delivered* only from behind it. With bad samples and
+refilling, what a batch holds depends on how many donors the batches before it took, so
+decisions are made at the frontier, one batch after another, however the replies arrive.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol
+
+from penstock.errors import SampleError
+from penstock.schedule.lease import Amend, Command, Discard, Fill, Issue, Lease, R, Recall
+
+# A batch whose worker died this often while working on it is not tried again. Random deaths
+# of workers must not add up to it; a sample that kills every worker must.
+MAX_DEATHS_PER_BATCH = 8
+
+
+class Plan(Protocol):
+    """Where batches come from."""
+
+    def take(self) -> tuple[Sequence[object], int | None] | None:
+        """The next batch's indices, and its worker if only one will do; None at the end.
+
+        Called once for each batch, in order. What it raises ends the epoch, once the
+        batches taken before have been delivered.
+        """
+
+
+class DonorPlan(Plan, Protocol):
+    """A plan that finds another sample for a place whose own cannot be made."""
+
+    def donor(self, batch: int, *, untaken: bool) -> tuple[object, int | None] | None:
+        """A sample from behind `batch`, and the batch it is taken from if that was given out.
+
+        With `untaken`, only from batches that were not given out.
+        """
+
+    def indices(self, batch: int) -> Sequence[object]:
+        """What is left of a batch that was given out; nothing: it is no more."""
+
+
+class _State(enum.Enum):
+    QUEUED = enum.auto()
+    LENT = enum.auto()
+    OPEN = enum.auto()
+    READY = enum.auto()
+    FAILED = enum.auto()
+    EMPTY = enum.auto()
+
+
+_OVER = frozenset({_State.READY, _State.FAILED, _State.EMPTY})
+
+
+@dataclass(slots=True)
+class _Batch(Generic[R]):
+    lease: Lease
+    pinned: int | None
+    state: _State = _State.QUEUED
+    result: R | None = None
+    error: BaseException | None = None
+    failures: Sequence[tuple[int, SampleError]] = ()
+    deaths: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[R]):
+    """What is handed to the training loop next: a result, or the error in its place.
+
+    Attributes:
+        batch: the batch's number in the plan; None for an error of the plan itself.
+        result: what the worker replied.
+        error: what to raise instead.
+    """
+
+    batch: int | None
+    result: R | None
+    error: BaseException | None
+
+
+class Scheduler(Generic[R]):
+    """Schedules one epoch.
+
+    Args:
+        plan: where batches come from.
+        window: how many batches may be lent out or waiting for delivery at once.
+        in_order: whether batches are delivered in the plan's order, or as they are completed.
+        donors: the plan again, if it can fill skipped places.
+        death_error: builds the error for a batch that is given up after
+            `MAX_DEATHS_PER_BATCH` deaths.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        window: int,
+        in_order: bool = True,
+        donors: DonorPlan | None = None,
+        death_error: Callable[[Lease], BaseException] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._donors = donors
+        self._window = window
+        self._in_order = in_order
+        self._death_error = death_error
+        self._commands: list[Command[R]] = []
+        self._batches: dict[int, _Batch[R]] = {}
+        self._taken = 0
+        self._settled = 0
+        self._delivered = 0
+        self._queued: list[int] = []
+        self._arrived: deque[int] = deque()
+        self._lent: dict[int, dict[int, Lease]] = {}
+        self._plan_ended = False
+        self._plan_error: BaseException | None = None
+
+    # What is to be done, and what can be delivered.
+
+    def commands(self) -> list[Command[R]]:
+        """The commands since the last call, to be carried out in this order."""
+        commands = self._commands
+        self._commands = []
+        return commands
+
+    def fill(self) -> None:
+        """Lends out batches, as many as the window and the workers present allow."""
+        if self._queued:
+            self._lend_queued()
+        while len(self._batches) < self._window and not self._plan_ended and self._lent:
+            try:
+                work = self._plan.take()
+            except Exception as error:
+                self._plan_error = error
+                work = None
+            if work is None:
+                self._plan_ended = True
+                return
+            indices, pinned = work
+            number = self._taken
+            self._taken += 1
+            batch: _Batch[R] = _Batch(Lease(number, 0, -1, indices), pinned)
+            self._batches[number] = batch
+            seat = self._seat_for(pinned)
+            if seat is None:
+                heapq.heappush(self._queued, number)
+            else:
+                self._lend(batch, seat)
+
+    def pop(self) -> Delivery[R] | None:
+        """The next delivery, or None if there is none yet (or no more: see `finished`)."""
+        number = self._next_in_order() if self._in_order else self._next_arrived()
+        if number is not None:
+            batch = self._batches.pop(number)
+            return Delivery(number, batch.result, batch.error)
+        if self._plan_error is not None and not self._batches:
+            error, self._plan_error = self._plan_error, None
+            return Delivery(None, None, error)
+        return None
+
+    @property
+    def deliverable(self) -> bool:
+        """Whether `pop` would return something."""
+        if self._plan_error is not None and not self._batches:
+            return True
+        return self._next_in_order() is not None if self._in_order else bool(self._arrived)
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was delivered."""
+        return self._plan_ended and not self._batches and self._plan_error is None
+
+    @property
+    def ready(self) -> int:
+        """How many batches have arrived and wait for their delivery."""
+        return sum(batch.state in _OVER for batch in self._batches.values())
+
+    def open_batch(self) -> tuple[int, Sequence[tuple[int, SampleError]]] | None:
+        """A batch whose bad samples are to be decided on now, with those samples by place.
+
+        Answer with `resolve` or `fail` before asking again.
+        """
+        if self._in_order:
+            self._settle()
+            candidates = [self._settled] if self._settled in self._batches else []
+        else:
+            candidates = list(self._batches)
+        for number in candidates:
+            batch = self._batches[number]
+            if batch.state is _State.OPEN:
+                return number, batch.failures
+        return None
+
+    # Workers come and go.
+
+    def add_worker(self, seat: int) -> None:
+        """A worker is there to be lent batches."""
+        self._lent[seat] = {}
+
+    def remove_worker(self, seat: int) -> Lease | None:
+        """A worker is gone, and with it all that was lent to it; others will do it again.
+
+        Returns:
+            The lease that it was working on, as far as can be known.
+        """
+        lost = self._lent.pop(seat, {})
+        suspect: Lease | None = None
+        for number, lease in lost.items():
+            batch = self._batches[number]
+            # Replies come in the order of the leases, so it was at the first one that is not
+            # merely waiting for an answer of ours.
+            if suspect is None and batch.state is _State.LENT:
+                suspect = lease
+                batch.deaths += 1
+                if batch.deaths >= MAX_DEATHS_PER_BATCH and self._death_error is not None:
+                    self._finish(batch, _State.FAILED, error=self._death_error(lease))
+                    continue
+            self._requeue(batch)
+        return suspect
+
+    # What workers reply. Each returns whether the reply counts; if not, drop it.
+
+    def completed(self, seat: int, batch: int, attempt: int, result: R) -> bool:
+        """The batch is there."""
+        record = self._live(seat, batch, attempt)
+        if record is None:
+            return False
+        self._return(record)
+        record.result = result
+        self._finish(record, _State.READY)
+        return True
+
+    def failed(self, seat: int, batch: int, attempt: int, error: BaseException) -> bool:
+        """The batch cannot be made."""
+        record = self._live(seat, batch, attempt)
+        if record is None:
+            return False
+        self._return(record)
+        self._finish(record, _State.FAILED, error=error)
+        return True
+
+    def emptied(self, seat: int, batch: int, attempt: int) -> bool:
+        """There is nothing in the batch: its stream has ended."""
+        record = self._live(seat, batch, attempt)
+        if record is None:
+            return False
+        self._return(record)
+        self._finish(record, _State.EMPTY)
+        return True
+
+    def withheld(
+        self, seat: int, batch: int, attempt: int, failures: Sequence[tuple[int, SampleError]]
+    ) -> bool:
+        """The worker has the batch but for the places in `failures`, and waits for a decision."""
+        record = self._live(seat, batch, attempt)
+        if record is None:
+            return False
+        record.state = _State.OPEN
+        record.failures = failures
+        return True
+
+    # Decisions about bad samples.
+
+    def resolve(self, batch: int, fills: Mapping[int, Fill]) -> None:
+        """Settles the open places of `open_batch()`.
+
+        Args:
+            batch: its number.
+            fills: for each open place, `drop` or `value`. A dropped place is given a donor
+                where the plan has one.
+        """
+        record = self._batches[batch]
+        answer: dict[int, Fill] = {}
+        robbed: set[int] = set()
+        for place, fill in fills.items():
+            donation = None
+            if fill.kind == "drop" and self._donors is not None:
+                # Out of order, a batch behind this one may have taken donors itself, so what
+                # is in it cannot be taken back.
+                donation = self._donors.donor(batch, untaken=not self._in_order)
+            if donation is not None:
+                index, home = donation
+                fill = Fill("index", index)
+                if home is not None:
+                    robbed.add(home)
+            answer[place] = fill
+        lease = record.lease
+        lease.fills.update(answer)
+        record.state = _State.LENT
+        record.failures = ()
+        self._commands.append(Amend(lease, answer))
+        for home in sorted(robbed):
+            self._shrink(home)
+
+    def fail(self, batch: int, error: BaseException) -> None:
+        """Gives up `open_batch()`: `error` is delivered in its place."""
+        record = self._batches[batch]
+        self._commands.append(Recall(record.lease))
+        self._return(record)
+        self._finish(record, _State.FAILED, error=error)
+
+    # How it is done.
+
+    def _live(self, seat: int, number: int, attempt: int) -> _Batch[R] | None:
+        """The batch, if this attempt of it is the live one."""
+        batch = self._batches.get(number)
+        if (
+            batch is None
+            or batch.state is not _State.LENT
+            or batch.lease.attempt != attempt
+            or batch.lease.seat != seat
+        ):
+            return None
+        return batch
+
+    def _seat_for(self, pinned: int | None) -> int | None:
+        """The worker with the least to do."""
+        if pinned is not None:
+            return pinned if pinned in self._lent else None
+        best, least = None, 1 << 62
+        for seat, leases in self._lent.items():
+            if len(leases) < least:
+                best, least = seat, len(leases)
+        return best
+
+    def _lend(self, batch: _Batch[R], seat: int) -> None:
+        batch.lease.seat = seat
+        batch.state = _State.LENT
+        self._lent[seat][batch.lease.batch] = batch.lease
+        self._commands.append(Issue(batch.lease))
+
+    def _lend_queued(self) -> None:
+        waiting, self._queued = sorted(self._queued), []
+        for number in waiting:
+            batch = self._batches.get(number)
+            if batch is None or batch.state is not _State.QUEUED:
+                continue
+            seat = self._seat_for(batch.pinned)
+            if seat is None:
+                heapq.heappush(self._queued, number)
+            else:
+                self._lend(batch, seat)
+
+    def _return(self, batch: _Batch[R]) -> None:
+        """The worker has this lease no more."""
+        leases = self._lent.get(batch.lease.seat)
+        if leases is not None:
+            leases.pop(batch.lease.batch, None)
+
+    def _requeue(self, batch: _Batch[R]) -> None:
+        """Another attempt, under a number of its own, so that the old one cannot count."""
+        old = batch.lease
+        batch.lease = Lease(old.batch, old.attempt + 1, -1, old.indices, dict(old.fills))
+        batch.state = _State.QUEUED
+        batch.failures = ()
+        heapq.heappush(self._queued, old.batch)
+
+    def _finish(
+        self, batch: _Batch[R], state: _State, *, error: BaseException | None = None
+    ) -> None:
+        batch.state = state
+        batch.error = error
+        number = batch.lease.batch
+        if state is _State.EMPTY:
+            del self._batches[number]
+        elif not self._in_order:
+            self._arrived.append(number)
+
+    def _next_in_order(self) -> int | None:
+        self._settle()
+        while self._delivered < self._settled:
+            if self._delivered in self._batches:
+                return self._delivered
+            self._delivered += 1
+        return None
+
+    def _next_arrived(self) -> int | None:
+        return self._arrived.popleft() if self._arrived else None
+
+    def _settle(self) -> None:
+        """Moves the settled frontier over all that is over."""
+        while self._settled < self._taken:
+            batch = self._batches.get(self._settled)
+            if batch is not None and batch.state not in _OVER:
+                return
+            self._settled += 1
+
+    def _shrink(self, number: int) -> None:
+        """The plan took samples back from a batch that was given out: what is left is done anew."""
+        batch = self._batches.get(number)
+        if batch is None or self._donors is None:
+            return
+        left = self._donors.indices(number)
+        if batch.state is _State.READY:
+            self._commands.append(Discard(batch.result))  # type: ignore[arg-type]
+            batch.result = None
+        elif batch.state in (_State.LENT, _State.OPEN):
+            self._commands.append(Recall(batch.lease))
+            self._return(batch)
+        if not left:
+            self._finish(batch, _State.EMPTY)
+            return
+        batch.lease.indices = left
+        batch.lease.fills.clear()
+        self._requeue(batch)

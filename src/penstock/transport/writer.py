@@ -1,0 +1,84 @@
+"""A worker's side of a slot: room for the parts of one batch."""
+
+from __future__ import annotations
+
+from penstock.transport.arena import Bytes, grow_slot, map_slot
+
+# What arrays are aligned to: a cache line, and enough for every vector instruction.
+ALIGNMENT_BYTES = 64
+
+
+class SlotWriter:
+    """Hands out room in the slot of the batch that is being made.
+
+    A worker has one for its life. `begin` opens a slot for a batch; then `allocate` may be
+    called any number of times; `used` says how far the batch reaches.
+
+    Args:
+        descriptor: the arena's file.
+        stride: the distance between slots in bytes.
+    """
+
+    def __init__(self, descriptor: int, stride: int) -> None:
+        self._descriptor = descriptor
+        self._stride = stride
+        self._mapped: dict[int, Bytes] = {}
+        self._ranges: list[tuple[int, int]] = []
+        self._slot = -1
+        self._capacity = 0
+        self._memory: Bytes | None = None
+        self.used = 0
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of memory that the slot has now."""
+        return self._capacity
+
+    def begin(self, slot: int, capacity: int) -> None:
+        """Starts a batch.
+
+        Args:
+            slot: the slot's number.
+            capacity: bytes of memory that it has.
+        """
+        self._slot = slot
+        self._capacity = capacity
+        self._memory = None
+        self._ranges.clear()
+        self.used = 0
+
+    def allocate(self, size: int) -> Bytes:
+        """Room for `size` bytes, aligned to `ALIGNMENT_BYTES`.
+
+        Raises:
+            MemoryBudgetError: there is not that much memory.
+        """
+        start = -(-self.used // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        end = start + size
+        memory = self._memory
+        if memory is None or memory.size < end:
+            memory = self._reach(end)
+        self.used = end
+        return memory[start:end]
+
+    def offset_of(self, address: int, size: int) -> int | None:
+        """Where in the slot an array lies that was made in it; None if it was not."""
+        for start, end in self._ranges:
+            if start <= address and address + size <= end:
+                return address - start
+        return None
+
+    def _reach(self, end: int) -> Bytes:
+        offset = self._slot * self._stride
+        if end > self._capacity:
+            self._capacity = grow_slot(self._descriptor, offset, self._stride, self._capacity, end)
+        memory = self._mapped.get(self._slot)
+        if memory is None or memory.size < end:
+            # Arrays made in the smaller mapping stay valid: it shows the same pages, and lives
+            # until they die.
+            memory = map_slot(self._descriptor, offset, self._capacity)
+            self._mapped[self._slot] = memory
+        self._memory = memory
+        address = int(memory.__array_interface__["data"][0])
+        self._ranges.append((address, address + memory.size))
+        return memory
