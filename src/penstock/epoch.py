@@ -62,6 +62,10 @@ from penstock.schedule import (
 
 # So many deaths of workers in one epoch are a crash loop, whatever their cause.
 MAX_RESTARTS = 1000
+# A caller that comes back within this time, for batches that take a worker no longer than that,
+# is one whose orders to the workers are put together.
+HURRIED_CALLER_S = 50e-6
+HURRIED_BATCH_S = 300e-6
 # So many workers in a row that die before they have their dataset will not come up at all.
 MAX_FAILED_STARTS = 3
 
@@ -77,7 +81,7 @@ class EpochSettings:
         timeout_s: how long `next()` waits for a batch; 0 for ever.
         policy: what happens to bad samples.
         planned: samples in the epoch, or None where that is unknown.
-        claimed_batches: how many batches an iterable dataset has claimed to give, if it was
+        claimed_samples: how many samples an iterable dataset has claimed to give, if it was
             asked; a warning says when it gives more.
     """
 
@@ -87,7 +91,7 @@ class EpochSettings:
     timeout_s: float = 0.0
     policy: ErrorPolicy = ErrorPolicy()  # noqa: RUF009 - frozen
     planned: int | None = None
-    claimed_batches: Callable[[], int | None] | None = None
+    claimed_samples: Callable[[], int | None] | None = None
 
 
 class EpochRun(Iterator[Any]):
@@ -122,12 +126,13 @@ class EpochRun(Iterator[Any]):
         self.recorder = StatisticsRecorder(workers)
         self._asks = settings.policy.tolerant
         self._stopped = False
+        self._returned = 0.0
         self._deaths: dict[int, str] = {}
         self._ready_seats: set[int] = set()
         self._failed_starts = 0
         self._closed = False
-        # A dropped iterator frees what it has, as `close` does.
-        self._release = weakref.finalize(self, _end, self.recorder, release)
+        self._exhausted = False
+        self._ahead: Opened | None = None
         self._scheduler: Scheduler[Result] = Scheduler(
             plan,
             window=settings.window,
@@ -135,11 +140,14 @@ class EpochRun(Iterator[Any]):
             donors=donors,
             death_error=functools.partial(_died_too_often, self._deaths),
         )
+        # A dropped iterator frees what it has, as `close` does.
+        self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
         engine.begin_epoch(settings.seed)
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
         self._scheduler.fill()
         self._carry_out()
+        engine.flush()
 
     def __iter__(self) -> EpochRun:
         return self
@@ -153,35 +161,76 @@ class EpochRun(Iterator[Any]):
             Exception: what a sample, the collate function or the sampler raised; the
                 epoch may be continued behind it.
         """
+        if self._exhausted:
+            raise StopIteration
         if self._closed:
-            if self._scheduler.finished:
-                raise StopIteration
             raise ClosedError("this iterator was closed; iterate the loader again")
         began = time.perf_counter()
-        while True:
+        opened, self._ahead = self._ahead, None
+        while opened is None:
             delivery = self._next_delivery(began)
             if delivery is None:
+                self._exhausted = True
                 self.close()
                 raise StopIteration
             # Work for the workers first: they have it while the training loop computes.
             self._scheduler.fill()
             self._carry_out()
+            if not self._hurried(began):
+                self._engine.flush()
             opened = self._open(delivery)
-            if opened is not None:
-                self.recorder.delivered(opened.samples, began)
-                self._check_claim()
-                return opened.value
+        self._returned = self.recorder.delivered(opened.samples, began)
+        self._check_claim()
+        return opened.value
 
     def ready(self) -> bool:
-        """Whether `next()` would return, or raise, without waiting; never waits itself."""
-        if self._closed or self._scheduler.finished:
+        """Whether `next()` would return, or raise, without waiting; never waits itself.
+
+        Raises:
+            Exception: what `next()` would have raised; it is not raised again.
+        """
+        if self._closed or self._ahead is not None:
             return True
         self._turn(0.0)
-        return self._scheduler.deliverable or self._scheduler.finished
+        # Only opening it tells whether anything is left in a batch.
+        while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
+            self._ahead = self._open(delivery)
+        self._scheduler.fill()
+        self._carry_out()
+        self._engine.flush()
+        return self._ahead is not None or self._scheduler.finished
 
     def wait_handles(self) -> list[int]:
-        """Descriptors of which one becomes readable when `ready()` may have changed."""
+        """Descriptors of which one can be read, or written, when `ready()` may have changed.
+
+        Each is an end of a pipe. One to write to is among them while an order for a worker
+        waits for room in its pipe.
+        """
         return [] if self._closed else self._engine.wait_handles()
+
+    def left_s(self, began: float) -> float | None:
+        """How much longer a wait may last.
+
+        Args:
+            began: `time.perf_counter()` when it began.
+
+        Returns:
+            Seconds; None: for ever.
+
+        Raises:
+            BatchTimeoutError: it has lasted too long.
+        """
+        timeout_s = self._settings.timeout_s
+        if not timeout_s:
+            return None
+        left_s = began + timeout_s - time.perf_counter()
+        if left_s <= 0:
+            raise BatchTimeoutError(
+                f"DataLoader timed out after {timeout_s:g} seconds: no batch came from the "
+                "workers. One sample may take that long, or hang; raise timeout, or look at "
+                "what the workers do"
+            )
+        return left_s
 
     @property
     def skipped(self) -> list[SampleError]:
@@ -191,9 +240,25 @@ class EpochRun(Iterator[Any]):
     def close(self) -> None:
         """Gives up what is left of the epoch and frees what it used. Twice does no harm."""
         self._closed = True
+        self._ahead = None
         self._release()
 
     # How the wheel turns.
+
+    def _hurried(self, began: float) -> bool:
+        """Whether orders to the workers may wait for the next call, which is about to come.
+
+        A write that wakes a worker costs as much as a small batch. So where batches are small and
+        the caller comes back at once, orders are kept until nothing is ready any more, and
+        go out together. Should the caller tarry this time, the workers miss the time of a
+        window of small batches, and no more.
+        """
+        recorder = self.recorder
+        return (
+            began - self._returned < HURRIED_CALLER_S
+            and recorder.busy_s < HURRIED_BATCH_S * recorder.batches
+            and self._scheduler.deliverable
+        )
 
     def _next_delivery(self, began: float) -> Delivery[Result] | None:
         """The next delivery; waits for it. None at the end."""
@@ -204,16 +269,8 @@ class EpochRun(Iterator[Any]):
                 # Deaths and questions are dealt with while there is something to go on with.
                 self._turn(0.0)
             return delivery
-        timeout_s = self._settings.timeout_s
         while not scheduler.finished:
-            left_s = began + timeout_s - time.perf_counter() if timeout_s else None
-            if left_s is not None and left_s <= 0:
-                raise BatchTimeoutError(
-                    f"DataLoader timed out after {timeout_s:g} seconds: no batch came from the "
-                    "workers. One sample may take that long, or hang; raise timeout, or look at "
-                    "what the workers do"
-                )
-            self._turn(left_s)
+            self._turn(self.left_s(began))
             delivery = scheduler.pop()
             if delivery is not None:
                 return delivery
@@ -311,6 +368,9 @@ class EpochRun(Iterator[Any]):
 
     def _open(self, delivery: Delivery[Result]) -> Opened | None:
         """The batch of a delivery, if there is anything in it; the error in its place is raised."""
+        # Work for the workers first: they have it while the training loop computes.
+        self._scheduler.fill()
+        self._carry_out()
         if delivery.error is not None:
             if isinstance(delivery.error, TooManySkippedError):
                 self.close()
@@ -328,20 +388,27 @@ class EpochRun(Iterator[Any]):
         return None if opened.value is NOTHING_LEFT else opened
 
     def _check_claim(self) -> None:
-        claimed = self._settings.claimed_batches
-        batches = claimed() if claimed is not None else None
-        if batches is not None and self.recorder.batches > batches:
+        claimed = self._settings.claimed_samples
+        if claimed is None:
+            return
+        length, samples = claimed(), self.recorder.samples
+        if length is not None and samples > length:
+            # The words that torch's loader warns with, which programs match on.
             warnings.warn(
-                f"Length of IterableDataset was reported to be {batches} batches (when len() of "
-                f"the loader was asked), but {self.recorder.batches} have been fetched. If the "
-                "dataset splits itself over workers, its __len__ must still count all of them; if "
-                "it does not split itself, every worker yields everything",
+                f"Length of IterableDataset was reported to be {length} (when accessing "
+                f"len(dataloader)), but {samples} samples have been fetched. If the dataset does not "
+                "split itself over workers, every worker yields all of it; if it does, its "
+                "__len__ must count the samples of all workers",
                 stacklevel=3,
             )
 
 
-def _end(recorder: StatisticsRecorder, release: Callable[[], None]) -> None:
+def _end(
+    scheduler: Scheduler[Result], recorder: StatisticsRecorder, release: Callable[[], None]
+) -> None:
     recorder.ended()
+    for result in scheduler.abandon():
+        result.discard()
     release()
 
 

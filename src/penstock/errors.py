@@ -79,7 +79,14 @@ class SampleError(PenstockError):
         self.worker = worker
 
     def __str__(self) -> str:
-        return f"sample {self.index!r} ({self.source}): {type(self.cause).__name__}: {self.cause}"
+        try:
+            reason = str(self.cause)
+        except Exception:
+            reason = "its text cannot be made"
+        return f"sample {self.index!r} ({self.source}): {type(self.cause).__name__}: {reason}"
+
+    def __repr__(self) -> str:
+        return f"<SampleError: {self}>"
 
 
 class TooManySkippedError(PenstockError, RuntimeError):

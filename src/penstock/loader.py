@@ -200,7 +200,7 @@ class DataLoader(TorchDataLoader[T_co]):
             timeout_s=self.timeout if self.num_workers else 0.0,
             policy=self._policy,
             planned=planned,
-            claimed_batches=self._claimed_batches if self._is_stream else None,
+            claimed_samples=self._claimed_samples if self._is_stream else None,
         )
         try:
             return EpochRun(
@@ -277,11 +277,9 @@ class DataLoader(TorchDataLoader[T_co]):
         weakref.finalize(self, engine.close)
         return engine, _nothing
 
-    def _claimed_batches(self) -> int | None:
-        samples = self._IterableDataset_len_called
-        if samples is None or self.batch_size is None:
-            return samples
-        return -(-samples // self.batch_size)
+    def _claimed_samples(self) -> int | None:
+        # Set by torch's `__len__` when it is called.
+        return self._IterableDataset_len_called
 
 
 def _nothing() -> None:

@@ -12,14 +12,16 @@ from PIL import Image
 Draw = Callable[..., Path]
 
 
-def descriptors() -> set[str]:
-    """What this process's open descriptors point to, as text."""
+def open_files() -> set[str]:
+    """This process's descriptors of files. No garbage is collected: what is closed late counts."""
     found = set()
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            found.add(f"{descriptor.name} {descriptor.readlink()}")
+            target = str(descriptor.readlink())
         except FileNotFoundError:  # the one that listed the folder
             continue
+        if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
+            found.add(f"{descriptor.name} {target}")
     return found
 
 
@@ -42,6 +44,6 @@ def draw(tmp_path: Path) -> Draw:
 @pytest.fixture
 def no_descriptor_left() -> Iterator[None]:
     """Fail if the test leaves more open files behind than it found."""
-    before = descriptors()
+    before = open_files()
     yield
-    assert descriptors() == before
+    assert open_files() <= before

@@ -204,6 +204,7 @@ def test_whatever_a_reader_raises_arrives_with_the_path(draw, monkeypatch, raise
         read_image(path)
     assert path in str(caught.value)
     assert caught.value.__cause__ is raised
+    assert getattr(caught.value, "errno", None) == getattr(raised, "errno", None)
 
 
 def test_an_interrupt_while_decoding_passes_unchanged(draw, monkeypatch):

@@ -7,6 +7,7 @@ as the program has not replaced them itself.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +36,22 @@ class SlotCollate:
             int: (torch_collate.collate_int_fn, _integers),
             float: (torch_collate.collate_float_fn, _floats),
         }
+        self._seen: dict[Any, Any] = {}
+        self._functions: dict[Any, Any] = {}
 
     def __call__(self, samples: list[Any]) -> Any:
         """Collates samples; see `torch.utils.data.default_collate` for what becomes of what."""
-        functions = dict(torch_collate.default_collate_fn_map)
+        if torch_collate.default_collate_fn_map != self._seen:
+            self._choose()
+        return torch_collate.collate(samples, collate_fn_map=self._functions)
+
+    def _choose(self) -> None:
+        """Takes the program's functions as they are now, and ours for torch's own."""
+        self._seen = dict(torch_collate.default_collate_fn_map)
+        self._functions = dict(self._seen)
         for kind, (theirs, ours) in self._replaced.items():
-            if functions.get(kind) is theirs:
-                functions[kind] = ours
-        return torch_collate.collate(samples, collate_fn_map=functions)
+            if self._seen.get(kind) is theirs:
+                self._functions[kind] = ours
 
     def _stack(self, tensors: list[torch.Tensor], *, collate_fn_map: Any = None) -> torch.Tensor:
         """Stacks tensors to N×shape, in the slot where that pays."""
@@ -78,23 +87,19 @@ def _stack_as_torch(tensors: list[torch.Tensor], collate_fn_map: Any) -> torch.T
 
 
 def _integers(numbers: list[int], *, collate_fn_map: Any = None) -> torch.Tensor:
-    """A tensor of ints or bools, through NumPy, which reads a list five times as fast."""
-    try:
-        array = np.array(numbers)
-    except (ValueError, OverflowError):
-        return torch.tensor(numbers)
-    # Anything else that slipped among the numbers is torch's to judge.
-    if array.dtype == np.int64 or array.dtype == np.bool_:
-        return torch.from_numpy(array)
+    """A tensor of ints; through an array, which reads a list eight times as fast as torch does."""
+    if type(numbers[0]) is int:
+        try:
+            return torch.frombuffer(array("q", numbers), dtype=torch.int64)
+        except (TypeError, OverflowError):
+            # Something else among the ints, which is torch's to judge.
+            pass
     return torch.tensor(numbers)
 
 
 def _floats(numbers: list[float], *, collate_fn_map: Any = None) -> torch.Tensor:
     """A tensor of doubles, as torch makes of Python's floats."""
     try:
-        array = np.array(numbers)
-    except (ValueError, OverflowError):
+        return torch.frombuffer(array("d", numbers), dtype=torch.float64)
+    except TypeError:
         return torch.tensor(numbers, dtype=torch.float64)
-    if array.dtype == np.float64 and array.ndim == 1:
-        return torch.from_numpy(array)
-    return torch.tensor(numbers, dtype=torch.float64)

@@ -107,7 +107,8 @@ def exception_for(record: SampleError) -> BaseException:
     where = "" if record.worker is None else f" in worker {record.worker}"
     error = _rebuilt(
         type(cause),
-        f"{type(cause).__name__}{where} at sample {record.index!r} ({record.source}): {cause}\n"
+        f"{type(cause).__name__}{where} at sample {record.index!r} ({record.source}): "
+        f"{_text(cause)}\n"
         f"Original traceback:\n{record.traceback}",
     )
     error.__cause__ = record

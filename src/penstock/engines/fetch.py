@@ -13,7 +13,7 @@ from penstock.collate.into_slot import Allocate
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
-from penstock.engines.naming import explain_index_error, name_source
+from penstock.engines.naming import explain_index_error, name_source, none_error
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.protocol import NOTHING_LEFT
 from penstock.engines.randomness import SampleRandomness
@@ -72,6 +72,11 @@ class Fetcher:
         """Drops a `Held` batch."""
         self._held.pop(batch, None)
 
+    @property
+    def _seeds(self) -> bool:
+        """Whether there is anything to seed for each sample: most datasets draw nothing."""
+        return self._randomness is not None and self._randomness.seeding
+
     def _with_randomness(self, attempt: Callable[[], Outcome]) -> Outcome:
         randomness = self._randomness
         if randomness is None:
@@ -87,16 +92,17 @@ class Fetcher:
 
     def _fetch_all(self, indices: Sequence[object], batch: int) -> Outcome:
         """All samples, or the first error."""
-        dataset, randomness, refuse_none = self._dataset, self._randomness, self._job.none_is_error
+        dataset, refuse_none = self._dataset, self._job.none_is_error
+        begin_sample = self._randomness.begin_sample if self._seeds else None
         samples: list[Any] = []
         index: object = None
         try:
             for index in indices:
-                if randomness is not None:
-                    randomness.begin_sample(index)
+                if begin_sample is not None:
+                    begin_sample(index)
                 sample = dataset[index]
                 if sample is None and refuse_none:
-                    raise _none_error(index)
+                    raise none_error(index)
                 samples.append(sample)
         except Exception as error:
             return Broken(self._describe(error, index, len(samples)))
@@ -140,7 +146,7 @@ class Fetcher:
             try:
                 sample = dataset[index]
                 if sample is None and refuse_none:
-                    raise _none_error(index)
+                    raise none_error(index)
             except Exception as error:
                 failures.append(self._describe(error, index, place))
                 sample = _OPEN if asking else _DROPPED
@@ -156,7 +162,7 @@ class Fetcher:
     def _collated(
         self, samples: list[Any], batch: int, failures: Sequence[Failure] = ()
     ) -> Outcome:
-        if self._randomness is not None and self._collate.is_users:
+        if self._seeds and self._collate.is_users and self._randomness is not None:
             self._randomness.begin_sample(("batch", batch))
         return self._collate(samples, batch, failures)
 
@@ -165,9 +171,3 @@ class Fetcher:
         source = name_source(self._dataset, index, error)
         return describe(error, index=index, source=source, seat=self._seat, place=place)
 
-
-def _none_error(index: object) -> TypeError:
-    return TypeError(
-        f"the dataset returned None for sample {index!r}; return a sample, raise an exception, "
-        "or skip such samples with on_error='skip'"
-    )

@@ -94,6 +94,9 @@ class InlineEngine:
             return [Failed(*where, to_raise(outcome.failure))]
         return [Ended(*where)]
 
+    def flush(self) -> None:
+        """See `Engine.flush`: nothing is kept back."""
+
     def wait_handles(self) -> list[int]:
         """See `Engine.wait_handles`: there is nothing to wait for."""
         return []

@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from penstock.errors import SerializationError, WorkerStartError
+from penstock.errors import OptionError, SerializationError, WorkerStartError
 from penstock.transport.channel import Channel
 
 _log = logging.getLogger("penstock")
@@ -41,6 +41,22 @@ def close_parent_ends() -> None:
 def start_method(context: BaseContext) -> str:
     """The name of a context's start method: fork, forkserver or spawn."""
     return str(context.get_start_method())
+
+
+def named_context(asked: str | BaseContext | None) -> BaseContext | None:
+    """The context that a user means: a start method's name, a context, or None.
+
+    Raises:
+        OptionError: there is no such start method here.
+    """
+    if asked is None or isinstance(asked, BaseContext):
+        return asked
+    known = multiprocessing.get_all_start_methods()
+    if asked not in known:
+        raise OptionError(
+            f"multiprocessing_context={asked!r}: give one of {known}, or a context of multiprocessing"
+        )
+    return multiprocessing.get_context(asked)
 
 
 def choose_context(asked: BaseContext | None, serialises: Callable[[], object]) -> BaseContext:
@@ -123,7 +139,8 @@ def start_process(
         target=target, args=arguments, name=name, daemon=True
     )
     try:
-        if needs_main:
+        # A forked child has the module already, and would inherit the lock that is held here.
+        if needs_main or start_method(context) == "fork":
             process.start()
         else:
             with _without_main():

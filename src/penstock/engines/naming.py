@@ -34,6 +34,14 @@ def name_source(dataset: Any, index: object, error: BaseException) -> str:
     return f"{type(dataset).__name__}[{index!r}]"
 
 
+def none_error(index: object) -> TypeError:
+    """What a dataset is told that returns None for a sample."""
+    return TypeError(
+        f"the dataset returned None for sample {index!r}; return a sample, raise an exception, "
+        "or skip such samples with on_error='skip'"
+    )
+
+
 def explain_index_error(error: Exception, dataset: Any, index: object) -> Exception:
     """Says who is wrong about an index that the dataset does not have."""
     if not isinstance(error, (IndexError, KeyError)) or not isinstance(dataset, Sized):

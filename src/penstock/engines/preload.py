@@ -17,8 +17,8 @@ import penstock.engines.worker  # noqa: E402, F401 - what this module is for
 def settle() -> None:
     """Takes what is there for good out of the garbage collector's sight, and switches it on.
 
-    Workers forked from here then share these pages with each other, instead of copying
-    them as the collector touches each object.
+    Forked processes then go on sharing these pages, instead of copying them as the
+    collector touches each object.
     """
     gc.freeze()
     if _collects:

@@ -125,6 +125,7 @@ class ProcessEngine:
         self._epoch_seed = 0
         self._poll = select.poll()
         self._watched: dict[int, _Seat] = {}
+        self._unsent: set[int] = set()
         self._closed = False
 
     @property
@@ -144,6 +145,9 @@ class ProcessEngine:
             self._context = context
             self._inherits = start_method(context) == "fork"
             if self._inherits:
+                # Imported before the fork, not once in each worker after it.
+                from penstock.engines import worker  # noqa: F401
+
                 self._launch_all()
             else:
                 warm_up(context)
@@ -216,6 +220,7 @@ class ProcessEngine:
             self._poll.register(fd, select.POLLIN)
         if self._serial:
             self._send_begin(seat)
+            self.flush()
 
     def begin_epoch(self, seed: int) -> None:
         """See `Engine.begin_epoch`."""
@@ -224,6 +229,7 @@ class ProcessEngine:
         for seat in self._seats:
             seat.position = 0
             self._send_begin(seat)
+        self.flush()
 
     def _send_begin(self, seat: _Seat) -> None:
         body = pickle.dumps((self._epoch_seed, seat.position))
@@ -237,7 +243,11 @@ class ProcessEngine:
         content = (lease.indices, lease.fills or None)
         try:
             body = pickle.dumps(content, 5)
+            by_value = b"__main__" in body and not self._inherits
         except (pickle.PicklingError, AttributeError, TypeError):
+            by_value = True
+        if by_value:
+            # The worker does not have the program's main module to find a class in.
             body = dump_by_value(content, [])
         self._send(
             seat,
@@ -268,17 +278,30 @@ class ProcessEngine:
         channel = seat.channel
         if channel is None:
             return
-        try:
-            channel.send(frame)
-        except ChannelClosed:
-            # Its death is noticed, and reported, where replies are read.
-            return
-        if channel.waiting:
-            self._watched[channel.write_fd] = seat
-            self._poll.register(channel.write_fd, select.POLLOUT)
+        channel.queue(frame)
+        self._unsent.add(seat.number)
+
+    def flush(self) -> None:
+        """See `Engine.flush`."""
+        for number in self._unsent:
+            seat = self._seats[number]
+            channel = seat.channel
+            if channel is None:
+                continue
+            try:
+                done = channel.flush()
+            except ChannelClosed:
+                # Its death is noticed, and reported, where replies are read.
+                continue
+            if not done and channel.write_fd not in self._watched:
+                self._watched[channel.write_fd] = seat
+                self._poll.register(channel.write_fd, select.POLLOUT)
+        self._unsent.clear()
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`."""
+        if timeout_s != 0:
+            self.flush()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -5,8 +5,10 @@ One run of a dataset (`penstock.epoch`) drives one engine from one thread::
     start()                       once; workers begin to get ready
     begin_epoch(seed)             before the first lease of each epoch; what is left of the
                                   epoch before is dropped, and its replies never come up
-    submit / amend / recall       never wait
-    poll(timeout_s)               what was reported since; waits for a first report if asked to
+    submit / amend / recall       never wait, and may keep the order back until flush()
+    flush()                       sends what was kept back, without waiting
+    poll(timeout_s)               what was reported since; waits for a first report if asked to,
+                                  and then flushes first
     restart(seat)                 after a `Died`; the new worker gets the epoch by itself
     close()                       any time, twice too; afterwards no process is left
 
@@ -161,6 +163,9 @@ class Engine(Protocol):
 
     def recall(self, lease: Lease) -> None:
         """Takes a lease back; nothing is reported of it from now on."""
+
+    def flush(self) -> None:
+        """Sends the orders that were kept back, several to a worker in one message."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """Reports since the last call.

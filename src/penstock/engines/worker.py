@@ -9,7 +9,6 @@ when its pipe does: when the loader closes it, or when the training process is g
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import pickle
 import random
@@ -67,8 +66,6 @@ def worker_main(
     """
     if forked:
         close_parent_ends()
-        # What was there before the fork stays shared as long as the collector leaves it alone.
-        gc.freeze()
     # Ctrl-C reaches the whole process group; the training process alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

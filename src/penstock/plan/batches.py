@@ -55,7 +55,8 @@ class RefillingBatches:
     Args:
         order: the sample indices of the epoch, at most once each.
         batch_size: samples a batch.
-        drop_last: whether an incomplete last batch is left out.
+        drop_last: whether an incomplete batch is left out: the last one, and any for which
+            too few donors are left.
     """
 
     def __init__(self, order: Iterable[object], batch_size: int, *, drop_last: bool) -> None:
@@ -65,6 +66,7 @@ class RefillingBatches:
         self._size = batch_size
         self._drop_last = drop_last
         self._taken = 0
+        self._left_out: set[int] = set()
 
     @property
     def planned(self) -> int:
@@ -80,10 +82,10 @@ class RefillingBatches:
         return indices, None
 
     def indices(self, batch: int) -> list[object]:
-        """What the batch holds now; nothing once donations have used it up."""
+        """What the batch holds now; nothing if it is used up, or left out as incomplete."""
         start = batch * self._size
         stop = start + self._size
-        if stop > self._end and self._drop_last:
+        if batch in self._left_out or (stop > self._end and self._drop_last):
             return []
         return list(self._order[start : min(stop, self._end)])
 
@@ -97,11 +99,13 @@ class RefillingBatches:
         Returns:
             The sample's index, and the batch it was in if `take` has given that
             batch out already: its lease is then out of date. None when no sample behind
-            `batch` is left.
+            `batch` is left; with `drop_last` the batch is then left out.
         """
         last = self._end - 1
         home = last // self._size
         if home <= batch or (untaken and home < self._taken):
+            if self._drop_last:
+                self._left_out.add(batch)
             return None
         self._end = last
         return self._order[last], home if home < self._taken else None

@@ -199,6 +199,22 @@ class Scheduler(Generic[R]):
         """How many batches have arrived and wait for their delivery."""
         return sum(batch.state in _OVER for batch in self._batches.values())
 
+    def abandon(self) -> list[R]:
+        """Ends the epoch here.
+
+        Returns:
+            The results that have arrived and were not delivered, to be given up.
+        """
+        left = [b.result for b in self._batches.values() if b.state is _State.READY]
+        self._batches.clear()
+        self._queued.clear()
+        self._arrived.clear()
+        self._lent.clear()
+        self._commands.clear()
+        self._plan_ended = True
+        self._plan_error = None
+        return left  # type: ignore[return-value]
+
     def open_batch(self) -> tuple[int, Sequence[tuple[int, SampleError]]] | None:
         """A batch whose bad samples are to be decided on now, with those samples by place.
 
@@ -291,7 +307,7 @@ class Scheduler(Generic[R]):
         Args:
             batch: its number.
             fills: for each open place, `drop` or `value`. A dropped place is given a donor
-                where the plan has one.
+                where the plan has one; where it has none, the plan may leave the batch out.
         """
         record = self._batches[batch]
         answer: dict[int, Fill] = {}
@@ -309,10 +325,15 @@ class Scheduler(Generic[R]):
                     robbed.add(home)
             answer[place] = fill
         lease = record.lease
-        lease.fills.update(answer)
-        record.state = _State.LENT
-        record.failures = ()
-        self._commands.append(Amend(lease, answer))
+        if self._donors is not None and not self._donors.indices(batch):
+            self._commands.append(Recall(lease))
+            self._return(record)
+            self._finish(record, _State.EMPTY)
+        else:
+            lease.fills.update(answer)
+            record.state = _State.LENT
+            record.failures = ()
+            self._commands.append(Amend(lease, answer))
         for home in sorted(robbed):
             self._shrink(home)
 

@@ -35,6 +35,23 @@ INLINE_BYTES = 1 << 16
 _COUNTS = struct.Struct("<IIq")  # buffers, bytes of meta data, their offset in the slot or -1
 _BUFFER = struct.Struct("<qQ")  # offset in the slot or -1, size
 
+# A tensor up to this size is pickled with its contents: passing its memory by costs more.
+SMALL_TENSOR_BYTES = 1 << 12
+_DTYPES = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+    torch.complex64,
+    torch.complex128,
+)
+_DTYPE_NUMBERS = {dtype: number for number, dtype in enumerate(_DTYPES)}
+
 # NumPy has no name for these, so they travel as integers of their size.
 _DTYPE_CARRIERS = {
     torch.bfloat16: torch.int16,
@@ -44,6 +61,10 @@ _DTYPE_CARRIERS = {
     torch.float8_e5m2fnuz: torch.uint8,
     torch.complex32: torch.int32,
 }
+# Younger than the oldest torch that is supported.
+for _name in ("float8_e8m0fnu", "float4_e2m1fn_x2"):
+    if hasattr(torch, _name):
+        _DTYPE_CARRIERS[getattr(torch, _name)] = torch.uint8
 
 
 def encode(value: object, writer: SlotWriter | None) -> bytes:
@@ -153,7 +174,7 @@ _Reduction = tuple[Any, ...]
 def _pickle(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, 5, buffer_callback=buffers.append)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **_REDUCERS}
+    pickler.dispatch_table = _dispatch_table()
     try:
         pickler.dump(value)
         return stream.getvalue()
@@ -168,6 +189,19 @@ def _pickle(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
             f"a worker made something that cannot be sent to the training process: {error}. "
             "Return tensors, arrays or plain values from the dataset and collate_fn"
         ) from error
+
+
+_merged: dict[type, Any] = {}
+_merged_from = -1
+
+
+def _dispatch_table() -> dict[type, Any]:
+    """The reducers of the program and ours; made anew only when the program adds one."""
+    global _merged, _merged_from
+    if len(copyreg.dispatch_table) != _merged_from:
+        _merged = {**copyreg.dispatch_table, **_REDUCERS}
+        _merged_from = len(copyreg.dispatch_table)
+    return _merged
 
 
 def dump_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
@@ -191,8 +225,14 @@ def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:
             "Cowardly refusing to serialize non-leaf tensor which requires_grad: its graph would "
             "be lost on the way to the training process. Call detach() on it in the dataset"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg()
+    plain = tensor.detach() if tensor.requires_grad else tensor
+    if plain.is_conj() or plain.is_neg():
+        plain = plain.resolve_conj().resolve_neg()
     dtype = plain.dtype
+    if plain.nbytes <= SMALL_TENSOR_BYTES and not tensor.requires_grad and plain.is_contiguous():
+        number = _DTYPE_NUMBERS.get(dtype)
+        if number is not None:
+            return _small_tensor, (bytearray(plain.numpy().data), number, tuple(plain.shape))
     carrier = _DTYPE_CARRIERS.get(dtype)
     if carrier is not None:
         plain = plain.view(carrier)
@@ -215,6 +255,20 @@ def _dense_order(tensor: torch.Tensor) -> tuple[torch.Tensor, list[int] | None]:
     if ordered.is_contiguous():
         return ordered, [order.index(dimension) for dimension in range(tensor.dim())]
     return tensor.contiguous(), None
+
+
+def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
+    if not array.flags.writeable:
+        # It would arrive read-only too, as nothing else of a batch does.
+        array = array.copy("K")
+    return array.__reduce_ex__(5)  # type: ignore[no-untyped-call]
+
+
+def _small_tensor(data: bytearray, number: int, shape: tuple[int, ...]) -> torch.Tensor:
+    if not data:
+        return torch.empty(shape, dtype=_DTYPES[number])
+    tensor = torch.frombuffer(data, dtype=_DTYPES[number])
+    return tensor if len(shape) == 1 else tensor.view(shape)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -244,6 +298,7 @@ def _parameter(data: torch.Tensor, requires_grad: bool) -> torch.nn.Parameter:
 
 
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: _reduce_array,
     torch.Tensor: _reduce_tensor,
     torch.nn.Parameter: _reduce_parameter,
 }

@@ -23,7 +23,8 @@ class SlotWriter:
         self._descriptor = descriptor
         self._stride = stride
         self._mapped: dict[int, Bytes] = {}
-        self._ranges: list[tuple[int, int]] = []
+        # With each mapping itself: once unmapped, its addresses could become another array's.
+        self._ranges: list[tuple[int, int, Bytes]] = []
         self._slot = -1
         self._capacity = 0
         self._memory: Bytes | None = None
@@ -63,7 +64,7 @@ class SlotWriter:
 
     def offset_of(self, address: int, size: int) -> int | None:
         """Where in the slot an array lies that was made in it; None if it was not."""
-        for start, end in self._ranges:
+        for start, end, _ in self._ranges:
             if start <= address and address + size <= end:
                 return address - start
         return None
@@ -80,5 +81,5 @@ class SlotWriter:
             self._mapped[self._slot] = memory
         self._memory = memory
         address = int(memory.__array_interface__["data"][0])
-        self._ranges.append((address, address + memory.size))
+        self._ranges.append((address, address + memory.size, memory))
         return memory

@@ -1,0 +1,266 @@
+"""Every sample of a map-style dataset, once, made by several workers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sized
+from multiprocessing.context import BaseContext
+from types import TracebackType
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from penstock.engines.failure import Failure, describe, to_raise
+from penstock.engines.inline import InlineEngine
+from penstock.engines.job import Job
+from penstock.engines.launch import named_context
+from penstock.engines.naming import explain_index_error, name_source, none_error
+from penstock.engines.process import ProcessEngine
+from penstock.engines.protocol import Engine
+from penstock.epoch import EpochRun, EpochSettings
+from penstock.errors import OptionError, SampleError
+from penstock.observe import ProgressLine, Statistics, StatisticsRecorder
+from penstock.options import ErrorPolicy, OnError, check_count
+from penstock.plan import Chunks
+
+T = TypeVar("T")
+
+# A lease is given so many samples that it takes about this long: much longer than sending it
+# does (30 µs), and short beside what anybody would notice at the end, when one worker is last.
+LEASE_S = 0.004
+MOST_SAMPLES_PER_LEASE = 512
+# Leases on their way for each worker: one that it works on and one to go on with.
+LEASES_PER_WORKER = 2
+
+
+class Sample(NamedTuple, Generic[T]):
+    """One sample of a dataset.
+
+    Attributes:
+        index: its index in the dataset.
+        value: what the dataset returned for it.
+    """
+
+    index: int
+    value: T
+
+
+def iterate(
+    dataset: Any,
+    workers: int = 4,
+    order: Literal["plan", "completed"] = "plan",
+    on_error: OnError = "raise",
+    max_skipped: int | float | None = 0.01,
+    progress: bool = False,
+    *,
+    seed: int = 0,
+    multiprocessing_context: str | BaseContext | None = None,
+) -> SampleIterator:
+    """Iterates all samples of a dataset, made by several worker processes.
+
+    The dataset travels to each worker once. Samples come back through shared memory; as many are
+    made ahead as keep the workers busy, and no more while the caller is slow.
+
+        for index, value in penstock.iterate(dataset, workers=4):
+            ...
+
+    Args:
+        dataset: map-style: it has `__getitem__` and `__len__`.
+        workers: worker processes; 0 makes the samples in this process.
+        order: `"plan"`: by index; `"completed"`: as they are made.
+        on_error: what to do about a sample that cannot be made: `"raise"`, `"skip"`, or a function
+            that gets a `SampleError` and returns `"skip"`, `"raise"` or a value to use instead.
+        max_skipped: how many samples may be skipped: a count, a fraction, or None for any number.
+        progress: whether to show on stderr how far it is.
+        seed: what random numbers that the dataset draws follow from; for the same seed each
+            sample is the same, with any number of workers.
+        multiprocessing_context: the start method, or a context of `multiprocessing`.
+
+    Returns:
+        An iterator of `Sample(index, value)` with a length. Dropping it, as `break` does, ends
+        the workers.
+
+    Raises:
+        OptionError: an argument cannot be used as given.
+        SerializationError: the dataset cannot be sent to workers.
+    """
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        raise OptionError(
+            f"dataset={type(dataset).__name__} has no samples to ask for by index; iterate() takes "
+            "map-style datasets, and a DataLoader takes iterable ones"
+        )
+    if not isinstance(dataset, Sized):
+        raise OptionError(
+            f"dataset={type(dataset).__name__} has no __len__, so its samples cannot be counted; "
+            "add one"
+        )
+    if order not in ("plan", "completed"):
+        raise OptionError(f"order={order!r}: give 'plan' (by index) or 'completed' (as made)")
+    workers = check_count(
+        "workers", workers, least=0, remedy="0 makes the samples in this process"
+    )
+    seed = check_count("seed", seed, least=0, remedy="give a seed of 0 or more")
+    policy = ErrorPolicy(_with_index(on_error), max_skipped)
+    context = named_context(multiprocessing_context)
+    return SampleIterator(_Indexed(dataset, catching=not policy.tolerant), workers, order == "plan", policy, progress, seed, context)
+
+
+class SampleIterator(Iterator[Sample[Any]]):
+    """Iterates samples; made by `iterate`. Also a context manager that closes itself."""
+
+    def __init__(
+        self,
+        dataset: _Indexed,
+        workers: int,
+        in_order: bool,
+        policy: ErrorPolicy,
+        progress: bool,
+        seed: int,
+        context: BaseContext | None,
+    ) -> None:
+        self._length = len(dataset)
+        mode = "raise" if not policy.tolerant else "ask" if callable(policy.on_error) else "drop"
+        job = Job(dataset, seats=workers, sample_errors=mode, none_is_error=False)  # type: ignore[arg-type]
+        engine: Engine
+        if workers:
+            engine = ProcessEngine(job, context=context, seed=seed)
+            engine.start()
+        else:
+            engine = InlineEngine(job)
+        size = _LeaseSize()
+        settings = EpochSettings(
+            seed=seed,
+            window=max(1, workers * LEASES_PER_WORKER),
+            in_order=in_order,
+            policy=policy,
+            planned=self._length,
+        )
+        plan = Chunks(self._length, size)
+        try:
+            self._run = EpochRun(engine, plan, settings, workers=workers, release=engine.close)
+        except BaseException:
+            engine.close()
+            raise
+        size.recorder = self._run.recorder
+        self._arrived: deque[tuple[int, Any]] = deque()
+        self._progress = ProgressLine(self._length) if progress else None
+
+    def __iter__(self) -> SampleIterator:
+        return self
+
+    def __next__(self) -> Sample[Any]:
+        """The next sample.
+
+        Raises:
+            StopIteration: all were handed over, or skipped.
+            ClosedError: `close` was called.
+            Exception: what the dataset raised for a sample, in that sample's turn; iteration
+                may go on behind it.
+        """
+        while not self._arrived:
+            try:
+                self._arrived.extend(next(self._run))
+            except StopIteration:
+                if self._progress is not None:
+                    self._progress.finish(self.statistics())
+                raise
+        index, value = self._arrived.popleft()
+        if self._progress is not None and self._progress.due():
+            self._progress.update(self.statistics())
+        if isinstance(value, Failure):
+            raise to_raise(value)
+        return Sample(index, value)
+
+    def __len__(self) -> int:
+        """Samples in the dataset, whatever was handed over or skipped so far."""
+        return self._length
+
+    @property
+    def skipped(self) -> list[SampleError]:
+        """The samples that were left out so far."""
+        return list(self._run.skipped)
+
+    def statistics(self) -> Statistics:
+        """Counts and times so far."""
+        return self._run.recorder.snapshot(len(self._run.skipped))
+
+    def close(self) -> None:
+        """Ends the workers. Twice does no harm."""
+        self._arrived.clear()
+        self._run.close()
+
+    def __enter__(self) -> SampleIterator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Indexed:
+    """The user's dataset, with each sample's index beside it.
+
+    Args:
+        dataset: the user's.
+        catching: whether a bad sample becomes its `Failure`, so that the samples beside
+            it in the lease are handed over all the same.
+    """
+
+    def __init__(self, dataset: Any, *, catching: bool) -> None:
+        self.dataset = dataset
+        self._catching = catching
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        try:
+            value = self.dataset[index]
+            if value is None:
+                raise none_error(index)
+        except Exception as raised:
+            error = explain_index_error(raised, self.dataset, index)
+            if not self._catching:
+                raise error
+            info = get_worker_info()
+            seat = None if info is None else info.id
+            source = name_source(self.dataset, index, error)
+            return index, describe(error, index=index, source=source, seat=seat)
+        return index, value
+
+    def describe(self, index: int) -> str:
+        """What a message calls the sample."""
+        return name_source(self.dataset, index, LookupError())
+
+
+class _LeaseSize:
+    """How many samples to put into the next lease, from what they have cost so far."""
+
+    def __init__(self) -> None:
+        self.recorder: StatisticsRecorder | None = None
+
+    def __call__(self) -> int:
+        recorder = self.recorder
+        if recorder is None or not recorder.samples:
+            return 1
+        fitting = LEASE_S * recorder.samples / max(recorder.busy_s, 1e-9)
+        return int(min(max(1, fitting), MOST_SAMPLES_PER_LEASE))
+
+
+def _with_index(on_error: OnError) -> OnError:
+    """The policy, with a replacement put where a pair of index and value is expected."""
+    if not callable(on_error):
+        return on_error
+    ask = on_error
+
+    def decide(error: SampleError) -> object:
+        answer = ask(error)
+        if isinstance(answer, str) and answer in ("skip", "raise"):
+            return answer
+        return error.index, answer
+
+    return decide
