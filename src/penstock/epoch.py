@@ -132,7 +132,9 @@ class EpochRun(Iterator[Any]):
         self._failed_starts = 0
         self._closed = False
         self._exhausted = False
+        # What `ready` has found, for `next()` to hand over.
         self._ahead: Opened | None = None
+        self._error_ahead: Exception | None = None
         self._scheduler: Scheduler[Result] = Scheduler(
             plan,
             window=settings.window,
@@ -161,6 +163,9 @@ class EpochRun(Iterator[Any]):
             Exception: what a sample, the collate function or the sampler raised; the
                 epoch may be continued behind it.
         """
+        if self._error_ahead is not None:
+            error, self._error_ahead = self._error_ahead, None
+            raise error
         if self._exhausted:
             raise StopIteration
         if self._closed:
@@ -184,20 +189,20 @@ class EpochRun(Iterator[Any]):
         return opened.value
 
     def ready(self) -> bool:
-        """Whether `next()` would return, or raise, without waiting; never waits itself.
-
-        Raises:
-            Exception: what `next()` would have raised; it is not raised again.
-        """
-        if self._closed or self._ahead is not None:
+        """Whether `next()` would return, or raise, without waiting; never waits itself."""
+        if self._closed or self._ahead is not None or self._error_ahead is not None:
             return True
-        self._turn(0.0)
-        # Only opening it tells whether anything is left in a batch.
-        while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
-            self._ahead = self._open(delivery)
-        self._scheduler.fill()
-        self._carry_out()
-        self._engine.flush()
+        try:
+            self._turn(0.0)
+            # Only opening it tells whether anything is left in a batch.
+            while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
+                self._ahead = self._open(delivery)
+            self._scheduler.fill()
+            self._carry_out()
+            self._engine.flush()
+        except Exception as error:
+            self._error_ahead = error
+            return True
         return self._ahead is not None or self._scheduler.finished
 
     def wait_handles(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from penstock.options import (
     check_arguments,
     check_count,
 )
+from penstock.pinning import PinnedRun
 from penstock.plan import GivenBatches, RefillingBatches, SeededShuffle, StreamTurns, mix_seeds
 from penstock.schedule import DonorPlan, Plan
 
@@ -146,7 +148,16 @@ class DataLoader(TorchDataLoader[T_co]):
         self._run = weakref.ref(run)
         self._skipped = run.skipped
         self._recorder = run.recorder
-        return run
+        if not self.pin_memory:
+            return run
+        if not torch.accelerator.is_available():
+            warnings.warn(
+                "'pin_memory' argument is set as true but no accelerator is found, then device "
+                "pinned memory won't be used.",
+                stacklevel=2,
+            )
+            return run
+        return PinnedRun(run, self.pin_memory_device)
 
     @property
     def skipped(self) -> list[SampleError]:

@@ -96,13 +96,19 @@ def iterate(
         )
     if order not in ("plan", "completed"):
         raise OptionError(f"order={order!r}: give 'plan' (by index) or 'completed' (as made)")
-    workers = check_count(
-        "workers", workers, least=0, remedy="0 makes the samples in this process"
-    )
+    workers = check_count("workers", workers, least=0, remedy="0 makes the samples in this process")
     seed = check_count("seed", seed, least=0, remedy="give a seed of 0 or more")
     policy = ErrorPolicy(_with_index(on_error), max_skipped)
     context = named_context(multiprocessing_context)
-    return SampleIterator(_Indexed(dataset, catching=not policy.tolerant), workers, order == "plan", policy, progress, seed, context)
+    return SampleIterator(
+        _Indexed(dataset, catching=not policy.tolerant),
+        workers,
+        order == "plan",
+        policy,
+        progress,
+        seed,
+        context,
+    )
 
 
 class SampleIterator(Iterator[Sample[Any]]):
@@ -174,6 +180,18 @@ class SampleIterator(Iterator[Sample[Any]]):
     def __len__(self) -> int:
         """Samples in the dataset, whatever was handed over or skipped so far."""
         return self._length
+
+    def ready(self) -> bool:
+        """Whether `next()` would return, or raise, without waiting; never waits itself."""
+        return bool(self._arrived) or self._run.ready()
+
+    def wait_handles(self) -> list[int]:
+        """See `EpochRun.wait_handles`."""
+        return self._run.wait_handles()
+
+    def left_s(self, began: float) -> float | None:
+        """See `EpochRun.left_s`."""
+        return self._run.left_s(began)
 
     @property
     def skipped(self) -> list[SampleError]:

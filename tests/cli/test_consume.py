@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,19 @@ def test_a_run_without_workers_accounts_for_every_picture(
     report = json.loads(capsys.readouterr().out)
     assert (report["samples"], report["skipped"], report["batches"]) == (12, 3, 3)
     assert report["busy_share"] > 0
+
+
+def test_shuffle_draws_the_order_from_the_seed(
+    album: Album, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def first_broken(**order: Any) -> str:
+        assert run(replace(request_for(album), on_error="raise", batch_size=1, **order)) == 1
+        return str(json.loads(capsys.readouterr().out)["error"]["message"])
+
+    assert album.broken[0] in first_broken()
+    met = [first_broken(shuffle=True, seed=seed) for seed in (1, 2, 3, 4, 5, 1, 2, 3, 4, 5)]
+    assert met[:5] == met[5:]
+    assert len(set(met)) > 1
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def test_the_bar_lives_and_the_report_follows(album: Album) -> None:
     assert "complete: 12 read + 3 skipped = 15 pictures" in plain
     bars = [part for part in re.split(r"[\r\n]+", plain) if "━" in part]
     assert all(len(bar) <= columns for bar in bars)
+    # One line, also where there is little room: nothing ever goes up to a line before.
+    assert not re.search(r"\x1b\[\d*A", written)
 
 
 def test_json_leaves_the_bar_on_the_error_stream(album: Album, tmp_path: Path) -> None:

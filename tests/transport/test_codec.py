@@ -514,3 +514,18 @@ def test_a_message_that_refers_to_a_slot_is_refused_without_one():
     assert root is not None
     with pytest.raises(WireError, match="outside its slot"):
         decode(memoryview(body), root[:-1])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0, 3), (3, 0)], ids=str)
+@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
+def test_a_small_tensor_of_any_dtype_arrives_in_a_message(dtype, shape):
+    tensor = some_tensor(dtype, *shape)
+    assert_same(through_message([tensor])[0], tensor)
+
+
+@pytest.mark.parametrize("number", [0, 5, -1, 1 << 40])
+def test_a_tensor_of_a_single_whole_number_arrives(number):
+    # An array of no dimensions is also an index, and an index may be taken for a length.
+    found = through_message(torch.tensor(number))
+    assert found.item() == number
+    assert found.shape == ()

@@ -170,4 +170,3 @@ class Fetcher:
         error = explain_index_error(error, self._dataset, index)
         source = name_source(self._dataset, index, error)
         return describe(error, index=index, source=source, seat=self._seat, place=place)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import threading
 import warnings
 import weakref
@@ -31,11 +32,14 @@ def keep_from_children(channel: Channel) -> None:
     _parent_ends.add(channel)
 
 
-def close_parent_ends() -> None:
-    """In a forked child: closes what it inherited of its parent's pipes."""
+def _close_parent_ends() -> None:
     for channel in list(_parent_ends):
         channel.close()
     _parent_ends.clear()
+
+
+# In every child, also those that others fork.
+os.register_at_fork(after_in_child=_close_parent_ends)
 
 
 def start_method(context: BaseContext) -> str:

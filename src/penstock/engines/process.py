@@ -203,7 +203,6 @@ class ProcessEngine:
                     descriptor,
                     self._arena.stride,
                     job,
-                    self._inherits,
                 ),
                 name=f"penstock-worker-{seat.number}",
                 needs_main=job is self._job and not self._inherits,

@@ -21,7 +21,6 @@ import torch
 
 from penstock.plan import sample_seed
 
-
 # Five 32-bit words of a generator's memory.
 _Words = ctypes.c_char * 20
 

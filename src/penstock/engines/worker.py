@@ -26,7 +26,6 @@ from torch.utils.data._utils import worker as torch_worker
 from penstock.engines.failure import describe
 from penstock.engines.fetch import Fetcher
 from penstock.engines.job import Job
-from penstock.engines.launch import close_parent_ends
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.payload import load_payload
 from penstock.engines.streaming import StreamFetcher
@@ -50,7 +49,6 @@ def worker_main(
     arena: Any,
     stride: int,
     job: Any,
-    forked: bool,
 ) -> None:
     """Runs a worker to its end.
 
@@ -62,10 +60,7 @@ def worker_main(
         arena: the arena's descriptor, or what makes one when `detach` is called.
         stride: the distance between the arena's slots in bytes.
         job: the `Job`, or what makes the descriptor of its payload.
-        forked: whether this process is a copy of its parent.
     """
-    if forked:
-        close_parent_ends()
     # Ctrl-C reaches the whole process group; the training process alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
