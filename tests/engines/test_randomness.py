@@ -185,13 +185,11 @@ def test_a_normal_number_that_is_in_store_is_not_taken_for_the_samples():
     for draw in (DRAWS["numpy normal"], DRAWS["python normal"]):
         random.seed(1)
         np.random.seed(1)
-        draw()
-        before = states()
         expected, _ = run([[4]], lambda _, draw=draw: draw())
         random.seed(1)
         np.random.seed(1)
         draw()
-        assert states() == before
+        before = states()
         found, _ = run(
             leases_of(1), lambda i, draw=draw: draw() if i == 4 else None, restoring=True
         )

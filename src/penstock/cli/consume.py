@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, cast
 
 from penstock.cli.report import Report
@@ -37,7 +38,7 @@ def consume(request: Request, report: Report, screen: Screen) -> None:
     # One label for all: sub-folders are then no classes, and any tree of pictures will do.
     dataset = ImageDataset(request.source, ResizeCrop(request.size), labels=lambda _: 0)
     report.total = len(dataset)
-    with _deaf_children():
+    with _deaf_children(request.start_method or multiprocessing.get_start_method()):
         loader = DataLoader(
             dataset,
             batch_size=request.batch_size,
@@ -133,12 +134,15 @@ def _batches(epoch: EpochRun, *, tick: Callable[[], None]) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
+def _deaf_children(start_method: str) -> Iterator[None]:
     """Processes that begin in here never hear of Ctrl-C, which a terminal sends to all of a group.
 
     A worker ignores it once it runs; while its interpreter and torch are being loaded, it would
     die of it with a traceback on the screen. A Ctrl-C meanwhile reaches this process afterwards.
     """
+    if start_method != "fork":
+        # multiprocessing's resource tracker lets the signal through again when it is started.
+        resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import pickle
+import threading
+
+import pytest
+
+from penstock.engines.failure import describe, exception_for, revive, sample_error, to_raise
+from penstock.errors import SampleError
+
+
+class NeedsTwo(Exception):
+    """Pickles, and does not unpickle: its arguments are not those of `__init__`."""
+
+    def __init__(self, name, number):
+        super().__init__(f"{name} has {number}")
+
+
+class HoldsLock(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class SpeaksNumbers(Exception):
+    def __str__(self):
+        return 7  # type: ignore[return-value]
+
+
+class ChangesType(Exception):
+    def __reduce__(self):
+        return ValueError, ("something else",)
+
+
+class BreaksUnpickling(Exception):
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+class HasFields(Exception):
+    def __init__(self, message, code=0):
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self):
+        return HasFields, (self.args[0], self.code)
+
+
+class UserKeyError(KeyError):
+    pass
+
+
+class Leaves(BaseException):
+    pass
+
+
+def caught(error, **where):
+    """The description of an exception that was raised two calls deep."""
+
+    def user_code():
+        raise error
+
+    try:
+        user_code()
+    except BaseException as raised:
+        return describe(raised, **where)
+
+
+def travelled(failure):
+    return pickle.loads(pickle.dumps(failure))
+
+
+def raised_for_sample(error, **where):
+    failure = travelled(caught(error, index=3, source="photos/3.jpg", **where))
+    return exception_for(sample_error(failure))
+
+
+KEPT = [
+    ValueError("bad"),
+    OSError(2, "No such file", "a.jpg"),
+    ZeroDivisionError("division"),
+    KeyError("missing"),
+    UserKeyError("missing"),
+    IndexError("out"),
+    StopIteration("early"),
+    HasFields("with code", 5),
+    AssertionError(),
+    Leaves("goodbye"),
+    KeyboardInterrupt(),
+    SystemExit(3),
+]
+
+
+@pytest.mark.parametrize("error", KEPT, ids=lambda error: type(error).__name__)
+def test_the_users_type_is_raised_with_the_whole_story(error):
+    raised = raised_for_sample(error, seat=2)
+    assert type(raised) is type(error)
+    text = str(raised)
+    for part in ("worker 2", "sample 3", "photos/3.jpg", "in user_code", "raise error", str(error)):
+        assert part in text
+
+
+@pytest.mark.parametrize("error", KEPT, ids=lambda error: type(error).__name__)
+def test_the_record_of_the_sample_is_the_cause(error):
+    record = raised_for_sample(error, seat=2).__cause__
+    assert isinstance(record, SampleError)
+    assert (record.index, record.source, record.worker) == (3, "photos/3.jpg", 2)
+    assert type(record.cause) is type(error)
+    assert record.cause.args == error.args
+    assert "in user_code" in record.traceback
+
+
+def test_what_an_exception_knows_is_kept_in_the_record():
+    record = raised_for_sample(HasFields("with code", 5)).__cause__
+    assert record.cause.code == 5
+    record = raised_for_sample(OSError(2, "No such file", "a.jpg")).__cause__
+    assert record.cause.filename == "a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (NeedsTwo("x", 2), "NeedsTwo: x has 2"),
+        (HoldsLock("locked"), "HoldsLock: locked"),
+        (ChangesType("odd"), "ChangesType: odd"),
+        (BreaksUnpickling("odd"), "BreaksUnpickling: odd"),
+    ],
+)
+def test_an_exception_that_cannot_travel_is_told_by_its_name_and_text(error, name):
+    raised = raised_for_sample(error)
+    assert type(raised) is RuntimeError
+    assert f"{__name__}.{name}" in str(raised)
+    assert "in user_code" in str(raised)
+
+
+def test_an_exception_of_a_local_class_is_told_by_its_name_and_text():
+    class LocalError(Exception):
+        pass
+
+    raised = raised_for_sample(LocalError("here"))
+    assert type(raised) is RuntimeError
+    assert "LocalError: here" in str(raised)
+
+
+def test_an_exception_whose_type_takes_other_arguments_is_told_all_the_same():
+    error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    raised = raised_for_sample(error)
+    assert type(raised) is RuntimeError
+    assert "UnicodeDecodeError" in str(raised)
+    assert "invalid start byte" in str(raised)
+    record = raised.__cause__
+    assert isinstance(record, SampleError)
+    assert type(record.cause) is UnicodeDecodeError
+
+
+@pytest.mark.parametrize("error", [Mute("x"), SpeaksNumbers("x")], ids=repr)
+def test_an_exception_that_cannot_say_what_it_is_hides_nothing_else(error):
+    for raised in (
+        raised_for_sample(error, seat=1),
+        to_raise(travelled(caught(error, seat=1))),
+    ):
+        assert isinstance(raised, RuntimeError)
+        assert type(error).__name__ in str(raised)
+        assert "in user_code" in str(raised)
+
+
+def test_the_message_of_a_key_error_is_readable():
+    text = str(raised_for_sample(KeyError("missing")))
+    assert "\\n" not in text
+    assert "\n" in text
+    assert text.startswith("KeyError at sample 3 (photos/3.jpg)")
+
+
+def test_the_traceback_begins_with_the_users_code():
+    failure = caught(ValueError("bad"))
+    assert failure.traceback.startswith("Traceback")
+    assert failure.traceback.splitlines()[1].endswith("in user_code")
+
+
+def test_the_causes_of_an_exception_are_in_its_traceback():
+    def user_code():
+        try:
+            raise OSError("disk")
+        except OSError as error:
+            raise ValueError("bad") from error
+
+    try:
+        user_code()
+    except ValueError as error:
+        failure = describe(error)
+    assert "OSError: disk" in failure.traceback
+    assert "direct cause" in failure.traceback
+
+
+def test_of_a_long_traceback_the_innermost_end_is_kept():
+    def deep(levels):
+        if levels:
+            # Two turns, since repeated lines are folded.
+            return deeper(levels - 1)
+        raise ValueError("x" * 15_000)
+
+    def deeper(levels):
+        return deep(levels)
+
+    with pytest.raises(ValueError, match="x") as info:
+        deep(300)
+    failure = describe(info.value)
+    assert len(failure.traceback) <= 20_000
+    assert failure.traceback.endswith("x" * 15_000 + "\n")
+
+
+@pytest.mark.parametrize("error", KEPT, ids=lambda error: type(error).__name__)
+def test_a_failure_of_a_whole_batch_keeps_type_text_and_worker(error):
+    raised = to_raise(travelled(caught(error, seat=4)))
+    assert type(raised) is type(error)
+    for part in ("in worker 4", type(error).__name__, str(error), "in user_code"):
+        assert part in str(raised)
+    assert raised.__cause__ is None
+
+
+def test_in_the_training_process_no_worker_is_named():
+    assert "worker" not in str(raised_for_sample(ValueError("bad")))
+    assert "worker" not in str(to_raise(caught(ValueError("bad"))))
+
+
+def test_reviving_never_raises():
+    failure = caught(ValueError("bad"))
+    for pickled in (b"", b"garbage", failure.pickled[:-3], pickle.dumps("text")):
+        damaged = type(failure)(pickled, "ValueError", "bad", "")
+        revived = revive(damaged)
+        assert type(revived) is RuntimeError
+        assert str(revived) == "ValueError: bad"
