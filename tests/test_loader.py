@@ -558,7 +558,9 @@ def test_a_collate_function_that_raises_is_named(workers: int) -> None:
     loader = penstock.DataLoader(
         Squares(), batch_size=4, collate_fn=failing_collate, num_workers=workers
     )
-    with pytest.raises(BrokenError, match=r"cannot collate\n\(failing_collate raised this for batch 0"):
+    with pytest.raises(
+        BrokenError, match=r"cannot collate\n\(failing_collate raised this for batch 0"
+    ):
         next(iter(loader))
 
 

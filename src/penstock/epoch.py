@@ -104,6 +104,7 @@ class EpochRun(Iterator[Any]):
         workers: worker processes, for the statistics.
         donors: the plan again, if it can fill skipped places.
         release: called once when the epoch is over or given up.
+        began: `time.perf_counter()` when the epoch was asked for, before its workers started.
 
     Attributes:
         recorder: counts and times of the epoch.
@@ -118,12 +119,13 @@ class EpochRun(Iterator[Any]):
         workers: int,
         donors: DonorPlan | None = None,
         release: Callable[[], None],
+        began: float,
     ) -> None:
         self._engine = engine
         self._plan = plan
         self._settings = settings
         self._ledger = Ledger(settings.policy, settings.planned)
-        self.recorder = StatisticsRecorder(workers)
+        self.recorder = StatisticsRecorder(workers, began)
         self._asks = settings.policy.tolerant
         self._stopped = False
         self._returned = 0.0
@@ -401,8 +403,8 @@ class EpochRun(Iterator[Any]):
             # The words that torch's loader warns with, which programs match on.
             warnings.warn(
                 f"Length of IterableDataset was reported to be {length} (when accessing "
-                f"len(dataloader)), but {samples} samples have been fetched. If the dataset does not "
-                "split itself over workers, every worker yields all of it; if it does, its "
+                f"len(dataloader)), but {samples} samples have been fetched. If the dataset does "
+                "not split itself over workers, every worker yields all of it; if it does, its "
                 "__len__ must count the samples of all workers",
                 stacklevel=3,
             )
@@ -419,7 +421,7 @@ def _end(
 
 def _died_too_often(deaths: Mapping[int, str], lease: Lease) -> WorkerDiedError:
     return WorkerDiedError(
-        f"{deaths.get(lease.batch, 'a worker died')}; it is the {lease.attempt + 1}th worker to die "
-        f"while it worked on batch {lease.batch} with samples {list(lease.indices)!r:.200}. One of "
-        "them may crash it: try them one by one with num_workers=0"
+        f"{deaths.get(lease.batch, 'a worker died')}; it is the {lease.attempt + 1}th worker to "
+        f"die while it worked on batch {lease.batch} with samples {list(lease.indices)!r:.200}. "
+        "One of them may crash it: try them one by one with num_workers=0"
     )

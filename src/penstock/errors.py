@@ -6,7 +6,7 @@
     ├── SerializationError (TypeError)    something cannot travel to, or from, a worker
     ├── DatasetError (RuntimeError)       the dataset or sampler breaks its own promise
     │   └── IndexOutOfRangeError (IndexError)   a sampler names a sample that is not there
-    ├── SampleError                       one sample could not be made: the record in `loader.skipped`
+    ├── SampleError                       one sample could not be made: as in `loader.skipped`
     ├── TooManySkippedError (RuntimeError)      more samples were skipped than allowed
     ├── WorkerError (RuntimeError)        a worker process could not do its work
     │   ├── WorkerDiedError               it ended: killed, crashed, or left

@@ -1,7 +1,8 @@
-"""The drop-in for `torch.utils.data.DataLoader`: joins the rooms, and holds no mechanism of its own."""
+"""The drop-in for `torch.utils.data.DataLoader`: joins the rooms and holds no mechanism."""
 
 from __future__ import annotations
 
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -126,7 +127,7 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory,
             drop_last,
             timeout,
-            worker_init_fn,
+            worker_init_fn,  # type: ignore[arg-type]
             multiprocessing_context,
             generator,
             prefetch_factor=prefetch_factor,
@@ -176,13 +177,10 @@ class DataLoader(TorchDataLoader[T_co]):
         The sampler and the batch sampler are told, if they have `set_epoch`.
         """
         self._epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
-        for sampler in (
-            self.sampler,
-            self.batch_sampler,
-            getattr(self.batch_sampler, "sampler", None),
-        ):
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
+        for part in (self.sampler, self.batch_sampler):
+            set_epoch = getattr(part, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy begins with its own workers and an account of its own."""
@@ -198,6 +196,7 @@ class DataLoader(TorchDataLoader[T_co]):
     # How an epoch is put together.
 
     def _begin(self) -> EpochRun:
+        began = time.perf_counter()
         if isinstance(self.sampler, SeededShuffle):
             self.sampler.set_epoch(self._epoch)
         seed = self._next_seed()
@@ -206,7 +205,7 @@ class DataLoader(TorchDataLoader[T_co]):
         engine, release = self._get_engine(seed, self._make_job(asks=donors is not None))
         settings = EpochSettings(
             seed=seed,
-            window=self.num_workers * self.prefetch_factor if self.num_workers else 1,
+            window=self.num_workers * (self.prefetch_factor or 0) or 1,
             in_order=self.in_order,
             timeout_s=self.timeout if self.num_workers else 0.0,
             policy=self._policy,
@@ -215,7 +214,13 @@ class DataLoader(TorchDataLoader[T_co]):
         )
         try:
             return EpochRun(
-                engine, plan, settings, workers=self.num_workers, donors=donors, release=release
+                engine,
+                plan,
+                settings,
+                workers=self.num_workers,
+                donors=donors,
+                release=release,
+                began=began,
             )
         except BaseException:
             release()
@@ -246,9 +251,9 @@ class DataLoader(TorchDataLoader[T_co]):
         if self._policy.tolerant and self.batch_size is not None and planned is not None:
             refilling = RefillingBatches(self.sampler, self.batch_size, drop_last=self.drop_last)
             return refilling, refilling, refilling.planned
-        batched = self.batch_sampler is not None
-        source = self.batch_sampler if batched else self.sampler
-        return GivenBatches(source, batched=batched), None, planned
+        if self.batch_sampler is None:
+            return GivenBatches(self.sampler, batched=False), None, planned
+        return GivenBatches(self.batch_sampler, batched=True), None, planned
 
     def _make_job(self, *, asks: bool) -> Job:
         mode: SampleErrorMode = "raise"

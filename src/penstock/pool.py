@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sized
 from multiprocessing.context import BaseContext
@@ -19,7 +21,7 @@ from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
-from penstock.observe import ProgressLine, Statistics, StatisticsRecorder
+from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
 from penstock.options import ErrorPolicy, OnError, check_count
 from penstock.plan import Chunks
 
@@ -41,7 +43,8 @@ class Sample(NamedTuple, Generic[T]):
         value: what the dataset returned for it.
     """
 
-    index: int
+    # Hides `tuple.index`, which nobody looks for here.
+    index: int  # type: ignore[assignment]
     value: T
 
 
@@ -124,6 +127,7 @@ class SampleIterator(Iterator[Sample[Any]]):
         seed: int,
         context: BaseContext | None,
     ) -> None:
+        began = time.perf_counter()
         self._length = len(dataset)
         mode = "raise" if not policy.tolerant else "ask" if callable(policy.on_error) else "drop"
         job = Job(dataset, seats=workers, sample_errors=mode, none_is_error=False)  # type: ignore[arg-type]
@@ -143,13 +147,15 @@ class SampleIterator(Iterator[Sample[Any]]):
         )
         plan = Chunks(self._length, size)
         try:
-            self._run = EpochRun(engine, plan, settings, workers=workers, release=engine.close)
+            self._run = EpochRun(
+                engine, plan, settings, workers=workers, release=engine.close, began=began
+            )
         except BaseException:
             engine.close()
             raise
         size.recorder = self._run.recorder
         self._arrived: deque[tuple[int, Any]] = deque()
-        self._progress = ProgressLine(self._length) if progress else None
+        self._progress = ProgressLines(_to_stderr) if progress else None
 
     def __iter__(self) -> SampleIterator:
         return self
@@ -168,11 +174,11 @@ class SampleIterator(Iterator[Sample[Any]]):
                 self._arrived.extend(next(self._run))
             except StopIteration:
                 if self._progress is not None:
-                    self._progress.finish(self.statistics())
+                    self._progress.end(self._so_far())
                 raise
+            if self._progress is not None:
+                self._progress.show(self._so_far())
         index, value = self._arrived.popleft()
-        if self._progress is not None and self._progress.due():
-            self._progress.update(self.statistics())
         if isinstance(value, Failure):
             raise to_raise(value)
         return Sample(index, value)
@@ -201,6 +207,19 @@ class SampleIterator(Iterator[Sample[Any]]):
     def statistics(self) -> Statistics:
         """Counts and times so far."""
         return self._run.recorder.snapshot(len(self._run.skipped))
+
+    def _so_far(self) -> Progress:
+        statistics = self.statistics()
+        done = statistics.samples + statistics.skipped
+        return Progress(
+            done=done,
+            total=self._length,
+            errors=statistics.skipped,
+            samples_per_s=statistics.samples_per_s,
+            busy_share=statistics.busy_share,
+            workers=statistics.workers,
+            over=done == self._length,
+        )
 
     def close(self) -> None:
         """Ends the workers. Twice does no harm."""
@@ -243,7 +262,7 @@ class _Indexed:
         except Exception as raised:
             error = explain_index_error(raised, self.dataset, index)
             if not self._catching:
-                raise error
+                raise error from error.__cause__
             info = get_worker_info()
             seat = None if info is None else info.id
             source = name_source(self.dataset, index, error)
@@ -267,6 +286,10 @@ class _LeaseSize:
             return 1
         fitting = LEASE_S * recorder.samples / max(recorder.busy_s, 1e-9)
         return int(min(max(1, fitting), MOST_SAMPLES_PER_LEASE))
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _with_index(on_error: OnError) -> OnError:

@@ -17,7 +17,7 @@ from torch.utils.data._utils import collate as torch_collate
 from penstock.collate import SlotCollate
 from penstock.collate.into_slot import SMALL_BATCH_BYTES
 
-Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 - the untyped kind
+Point = collections.namedtuple("Point", "x y")
 
 
 class Color(enum.IntEnum):
@@ -95,9 +95,7 @@ def assert_same(found, expected):
 
 
 def check(samples):
-    assert_same(
-        outcome(SlotCollate(Rooms().allocate), samples), outcome(default_collate, samples)
-    )
+    assert_same(outcome(SlotCollate(Rooms().allocate), samples), outcome(default_collate, samples))
 
 
 # Large enough for a slot with four samples.

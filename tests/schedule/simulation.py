@@ -55,9 +55,7 @@ class Scenario:
 
     def make_plan(self) -> Any:
         if self.kind == "refilling":
-            return RefillingBatches(
-                range(self.samples), self.batch_size, drop_last=self.drop_last
-            )
+            return RefillingBatches(range(self.samples), self.batch_size, drop_last=self.drop_last)
         if self.kind == "streams":
             return StreamTurns(self.seats)
         return GivenBatches(self._sampled(), batched=True)
@@ -68,11 +66,11 @@ class Scenario:
             raise SamplerBug
 
 
-class SamplerBug(Exception):  # noqa: N818 - named after the role
+class SamplerBug(Exception):
     """What the plan raises."""
 
 
-class BatchBug(Exception):  # noqa: N818 - named after the role
+class BatchBug(Exception):
     """A batch that cannot be made of the samples in it."""
 
     def __init__(self, contents: Sequence[object]) -> None:
@@ -242,9 +240,7 @@ def run_sequentially(scenario: Scenario) -> Expected:
     return expected
 
 
-def _settle(
-    scenario: Scenario, chunk: Sequence[int], pool: deque[int], expected: Expected
-) -> None:
+def _settle(scenario: Scenario, chunk: Sequence[int], pool: deque[int], expected: Expected) -> None:
     fates, asks = scenario.fates, scenario.asks
     places: dict[int, object] = dict(enumerate(chunk))
     skipped: list[Any] = []

@@ -23,7 +23,7 @@ from penstock.transport.writer import SlotWriter
 LARGE = 3 * INLINE_BYTES
 
 
-class Point(collections.namedtuple("Point", "x y")):  # noqa: PYI024 - with a type it is another test
+class Point(collections.namedtuple("Point", "x y")):
     __slots__ = ()
 
 
@@ -122,7 +122,9 @@ ALL_DTYPES = sorted(
         if isinstance(dtype := getattr(torch, name), torch.dtype)
         # Without arithmetic, constructor, or documentation; quantised ones are tested apart.
         and not str(dtype).startswith(("torch.q", "torch.bits", "torch.int1", "torch.uint1"))
-        and (dtype.itemsize > 1 or dtype in (torch.bool, torch.int8, torch.uint8) or "float" in name)
+        and (
+            dtype.itemsize > 1 or dtype in (torch.bool, torch.int8, torch.uint8) or "float" in name
+        )
     }
     | {torch.int16, torch.uint16},
     key=str,
@@ -149,7 +151,9 @@ dtypes = st.one_of(
     hnp.array_dtypes(hnp.scalar_dtypes(), max_size=3),
 )
 arrays = dtypes.flatmap(
-    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+    lambda dtype: hnp.arrays(
+        dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+    )
 )
 
 

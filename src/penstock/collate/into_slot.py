@@ -1,8 +1,8 @@
 """Default collation straight into the memory that the batch will travel in.
 
-The rules are torch's (`torch.utils.data.default_collate` and the map of functions that programs may
-extend); only the functions for tensors and for lists of plain numbers are replaced, and only as long
-as the program has not replaced them itself.
+The rules are torch's (`torch.utils.data.default_collate` and the map of functions that programs
+may extend); only the functions for tensors and for lists of plain numbers are replaced, and only
+as long as the program has not replaced them itself.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ class SlotCollate:
 def _stack_as_torch(tensors: list[torch.Tensor], collate_fn_map: Any) -> torch.Tensor:
     first = tensors[0]
     if first.is_nested or first.layout is not torch.strided:
-        return torch_collate.collate_tensor_fn(tensors, collate_fn_map=collate_fn_map)
+        whole: torch.Tensor = torch_collate.collate_tensor_fn(
+            tensors, collate_fn_map=collate_fn_map
+        )
+        return whole
     # torch's function would take shared memory of its own in a worker.
     return torch.stack(tensors, 0)
 

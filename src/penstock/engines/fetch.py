@@ -73,9 +73,11 @@ class Fetcher:
         self._held.pop(batch, None)
 
     @property
-    def _seeds(self) -> bool:
-        """Whether there is anything to seed for each sample: most datasets draw nothing."""
-        return self._randomness is not None and self._randomness.seeding
+    def _begin_sample(self) -> Callable[[object], None] | None:
+        """What to call before each sample, if its dataset draws random numbers: few do."""
+        if self._randomness is not None and self._randomness.seeding:
+            return self._randomness.begin_sample
+        return None
 
     def _with_randomness(self, attempt: Callable[[], Outcome]) -> Outcome:
         randomness = self._randomness
@@ -93,7 +95,7 @@ class Fetcher:
     def _fetch_all(self, indices: Sequence[object], batch: int) -> Outcome:
         """All samples, or the first error."""
         dataset, refuse_none = self._dataset, self._job.none_is_error
-        begin_sample = self._randomness.begin_sample if self._seeds else None
+        begin_sample = self._begin_sample
         samples: list[Any] = []
         index: object = None
         try:
@@ -111,8 +113,9 @@ class Fetcher:
     def _fetch_at_once(self, indices: Sequence[object], batch: int) -> Outcome:
         """All samples by one call of the dataset, which knows how to fetch many."""
         asked = list(indices)
-        if self._randomness is not None:
-            self._randomness.begin_sample(asked[0] if asked else None)
+        begin_sample = self._begin_sample
+        if begin_sample is not None:
+            begin_sample(asked[0] if asked else None)
         try:
             samples = self._many(asked)  # type: ignore[misc]
         except Exception as error:
@@ -137,12 +140,13 @@ class Fetcher:
         return self._with_randomness(lambda: self._fetch_open(batch, partial, todo))
 
     def _fetch_open(self, batch: int, partial: _Partial, todo: dict[int, object]) -> Outcome:
-        dataset, randomness, refuse_none = self._dataset, self._randomness, self._job.none_is_error
+        dataset, refuse_none = self._dataset, self._job.none_is_error
+        begin_sample = self._begin_sample
         asking = self._job.sample_errors == "ask"
         failures: list[Failure] = []
         for place, index in todo.items():
-            if randomness is not None:
-                randomness.begin_sample(index)
+            if begin_sample is not None:
+                begin_sample(index)
             try:
                 sample = dataset[index]
                 if sample is None and refuse_none:
@@ -162,8 +166,9 @@ class Fetcher:
     def _collated(
         self, samples: list[Any], batch: int, failures: Sequence[Failure] = ()
     ) -> Outcome:
-        if self._seeds and self._collate.is_users and self._randomness is not None:
-            self._randomness.begin_sample(("batch", batch))
+        begin_sample = self._begin_sample
+        if begin_sample is not None and self._collate.is_users:
+            begin_sample(("batch", batch))
         return self._collate(samples, batch, failures)
 
     def _describe(self, error: Exception, index: object, place: int) -> Failure:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, spawn
+from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -58,7 +59,8 @@ def named_context(asked: str | BaseContext | None) -> BaseContext | None:
     known = multiprocessing.get_all_start_methods()
     if asked not in known:
         raise OptionError(
-            f"multiprocessing_context={asked!r}: give one of {known}, or a context of multiprocessing"
+            f"multiprocessing_context={asked!r}: give one of {known}, or a context of "
+            "multiprocessing"
         )
     return multiprocessing.get_context(asked)
 
@@ -107,7 +109,7 @@ def warm_up(context: BaseContext) -> None:
     """
     if start_method(context) != "forkserver":
         return
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     if server._forkserver_pid is not None:
         return
     # `__main__` is left out: workers need nothing of it that did not travel with the dataset.
@@ -143,12 +145,13 @@ def start_process(
         target=target, args=arguments, name=name, daemon=True
     )
     try:
-        # A forked child has the module already, and would inherit the lock that is held here.
-        if needs_main or start_method(context) == "fork":
-            process.start()
-        else:
-            with _without_main():
+        with _interrupts_held(context):
+            # A forked child has the module already, and would inherit the lock that is held here.
+            if needs_main or start_method(context) == "fork":
                 process.start()
+            else:
+                with _without_main():
+                    process.start()
     except OSError as error:
         raise WorkerStartError(
             f"worker process {name} could not be started: {error}; lower num_workers, or raise the "
@@ -159,6 +162,23 @@ def start_process(
             raise
         raise SerializationError(f"cannot be sent to a worker: {error}") from error
     return process
+
+
+@contextmanager
+def _interrupts_held(context: BaseContext) -> Iterator[None]:
+    """Keeps Ctrl-C from processes that are being started, which do not ignore it yet.
+
+    A child inherits what is held back, until it has said itself that it ignores the signal; this
+    process gets it when it is started.
+    """
+    if start_method(context) != "fork":
+        # It is started with the first process, and lets go of the signal when it is.
+        resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _main_lock = threading.Lock()

@@ -7,11 +7,16 @@ looks through them again and again meanwhile: switched off, the import takes a t
 from __future__ import annotations
 
 import gc
+import signal
 
 _collects = gc.isenabled()
 gc.disable()
+# Ctrl-C, while a fork server imports: the training process answers it, and ends the server.
+_on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 import penstock.engines.worker  # noqa: E402, F401 - what this module is for
+
+signal.signal(signal.SIGINT, _on_interrupt)
 
 
 def settle() -> None:

@@ -1,10 +1,10 @@
 """The same random numbers for a sample wherever, and however often, it is made.
 
 Python's, NumPy's and torch's global generators are seeded for each sample, and that would cost
-more than many a sample does (about 7 µs, and 0.1 µs is what a list gives one in). Most
-datasets draw no random numbers, though, or from one generator only. So a generator is seeded only if
-the dataset has been seen to use it. Whether it did shows in the generator's state: a lease after which
-a generator moved that was thought unused is done once more, now with that generator seeded.
+more than many a sample does (about 7 µs, and 0.1 µs is what a list gives one in). Most datasets
+draw no random numbers, though, or from one generator only. So a generator is seeded only if the
+dataset has been seen to use it. Whether it did shows in the generator's state: a lease after
+which a generator moved that was thought unused is done once more, now with that generator seeded.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _choose_python_mark() -> Callable[[], object]:
             and tuple(words) == state[:4]
             and look(generator) != saved
         ):
-            shared: Any = random._inst  # type: ignore[attr-defined]
+            shared: Any = random._inst
             address = id(shared) + offset
             # `gauss` makes two numbers and keeps one, which is then had without a draw.
             return lambda: (ctypes.string_at(address, 4 * 5), shared.gauss_next)

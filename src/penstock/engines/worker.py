@@ -2,8 +2,8 @@
 
     pipe ──frames──> inbox ──> leases, amendments ──> Fetcher ──> slot + reply ──> pipe
 
-Each lease gets exactly one last word (done, failed, ended or dropped), unless the process dies. It ends
-when its pipe does: when the loader closes it, or when the training process is gone.
+Each lease gets exactly one last word (done, failed, ended or dropped), unless the process dies. It
+ends when its pipe does: when the loader closes it, or when the training process is gone.
 """
 
 from __future__ import annotations
@@ -61,8 +61,6 @@ def worker_main(
         stride: the distance between the arena's slots in bytes.
         job: the `Job`, or what makes the descriptor of its payload.
     """
-    # Ctrl-C reaches the whole process group; the training process alone answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     channel = Channel(incoming, outgoing, blocking=True)
     with contextlib.suppress(ChannelClosed):

@@ -1,12 +1,12 @@
 """What happened and how long it took.
 
-    statistics.py      counts and times of one epoch
-    progress_line.py   one line of text that says how far it is
+    statistics.py   counts and times of one epoch
+    progress.py     how far an epoch is, in words
 
-What shows more than text lives where it is shown.
+What shows more than words lives where it is shown.
 """
 
-from penstock.observe.progress_line import ProgressLine
+from penstock.observe.progress import Progress, ProgressLines
 from penstock.observe.statistics import Statistics, StatisticsRecorder
 
-__all__ = ["ProgressLine", "Statistics", "StatisticsRecorder"]
+__all__ = ["Progress", "ProgressLines", "Statistics", "StatisticsRecorder"]

@@ -16,9 +16,10 @@ class Statistics:
         skipped: samples left out.
         workers: worker processes (0: none, the training process does the work).
         restarts: workers that died and were replaced.
-        elapsed_s: seconds since `iter()`.
+        elapsed_s: seconds from `iter()` to now, or to the end of the epoch.
         first_batch_s: seconds from `iter()` to the first batch, or None before it.
-        waited_s: seconds that the training loop spent in `next()`.
+        waited_s: seconds that the training loop spent in `next()`. Where several loaders
+            are waited for at once, that wait belongs to none of them.
         busy_s: seconds that all workers together worked on batches that arrived.
     """
 
@@ -54,16 +55,17 @@ class StatisticsRecorder:
 
     Args:
         workers: worker processes.
+        began: `time.perf_counter()` when the epoch was asked for.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, began: float) -> None:
         self.workers = workers
         self.batches = 0
         self.samples = 0
         self.restarts = 0
         self.waited_s = 0.0
         self.busy_s = 0.0
-        self._began = time.perf_counter()
+        self._began = began
         self._first: float | None = None
         self._ended: float | None = None
 

@@ -138,7 +138,7 @@ def _compact(indices: list[object]) -> Sequence[object]:
     """Plain ints at 8 bytes each; anything else as it is."""
     if all(type(index) is int for index in indices):
         try:
-            return array("q", indices)  # type: ignore[arg-type]
+            return array("q", indices)  # type: ignore[type-var]
         except OverflowError:
             return indices
     return indices

@@ -18,7 +18,7 @@ import pickle
 import struct
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle
 import numpy as np
@@ -218,7 +218,7 @@ def dump_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        return tensor.__reduce_ex__(5)  # type: ignore[no-any-return]
+        return tensor.__reduce_ex__(5)  # type: ignore[no-any-return, no-untyped-call]
     if tensor.requires_grad and not tensor.is_leaf:
         # The same refusal, for the same reason, as torch.multiprocessing's.
         raise RuntimeError(
@@ -261,7 +261,7 @@ def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
     if not array.flags.writeable:
         # It would arrive read-only too, as nothing else of a batch does.
         array = array.copy("K")
-    return array.__reduce_ex__(5)  # type: ignore[no-untyped-call]
+    return array.__reduce_ex__(5)
 
 
 def _small_tensor(data: bytearray, number: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -307,4 +307,4 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {
 class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Sends functions and classes that cannot be imported along with the value."""
 
-    dispatch_table = ChainMap(_REDUCERS, cloudpickle.Pickler.dispatch_table)
+    dispatch_table: ClassVar = ChainMap(_REDUCERS, cloudpickle.Pickler.dispatch_table)

@@ -120,7 +120,7 @@ class FrameReader:
         view = memoryview(data)
         at, end = 0, len(data)
         while end - at >= _HEADER.size:
-            magic, kind, size, *fields = _HEADER.unpack_from(view, at)
+            magic, kind, size, *lease = _HEADER.unpack_from(view, at)
             if magic != _MAGIC or size > _MOST_BODY_BYTES:
                 raise WireError(
                     f"bytes {bytes(view[at : at + 8])!r} are not the start of a message: "
@@ -130,7 +130,7 @@ class FrameReader:
             if end - body_at < size:
                 break
             at = body_at + size
-            frames.append(Frame(kind, *fields, view[body_at:at]))
+            frames.append(Frame._make((kind, *lease, view[body_at:at])))
         self._kept = data[at:]
         return frames
 

@@ -1,0 +1,204 @@
+"""Settings that are checked before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader as TorchDataLoader
+
+from penstock.errors import OptionError
+from penstock.options import (
+    UNKNOWN_LENGTH_FLOOR_SAMPLES,
+    ErrorPolicy,
+    check_arguments,
+    check_count,
+)
+
+# What to do about bad samples.
+
+
+def test_by_default_a_bad_sample_is_an_error_and_one_in_a_hundred_may_be_skipped():
+    assert ErrorPolicy() == ErrorPolicy("raise", 0.01)
+
+
+def test_a_policy_is_frozen():
+    policy: Any = ErrorPolicy()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.on_error = "skip"
+
+
+@pytest.mark.parametrize("on_error", ["ignore", "", "SKIP", None, True, 1])
+def test_what_is_no_policy_is_named_with_the_choices(on_error: Any):
+    with pytest.raises(OptionError, match=r"on_error=.*'raise', 'skip', or a function") as caught:
+        ErrorPolicy(on_error)
+    assert repr(on_error) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("on_error", "tolerant"), [("raise", False), ("skip", True), (lambda error: "raise", True)]
+)
+def test_an_epoch_can_go_on_unless_every_error_is_raised(on_error, tolerant):
+    assert ErrorPolicy(on_error).tolerant is tolerant
+
+
+@pytest.mark.parametrize("limit", [True, False, "1%", [1], 1j])
+def test_a_limit_that_is_no_number_is_refused(limit: Any):
+    with pytest.raises(OptionError, match="give a count"):
+        ErrorPolicy("skip", limit)
+
+
+@pytest.mark.parametrize("limit", [-1, -0.5, 1.5, 2.0, float("nan"), float("inf"), np.float64(3)])
+def test_a_limit_out_of_range_is_refused(limit):
+    with pytest.raises(OptionError, match=r"max_skipped=.*a fraction from 0\.0 to 1\.0"):
+        ErrorPolicy("skip", limit)
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed"),
+    [
+        (0, 0),
+        (1, 1),
+        (7, 7),
+        (10**6, 10**6),
+        (np.int64(7), 7),
+        (0.0, 0),
+        (0.25, 50),
+        (1.0, 200),
+        (np.float32(0.25), 50),
+        (Fraction(1, 4), 50),
+        (None, float("inf")),
+    ],
+)
+def test_a_whole_number_is_a_count_and_any_other_a_fraction_of_the_epoch(limit, allowed):
+    assert ErrorPolicy("skip", limit).allowed(200, 0) == allowed
+
+
+def test_how_much_was_read_does_not_matter_where_the_length_is_known():
+    policy = ErrorPolicy("skip", 0.5)
+    assert policy.allowed(10, 10**6) == 5
+    assert policy.allowed(0, 10**6) == 0
+
+
+@pytest.mark.parametrize("read", [0, 1, UNKNOWN_LENGTH_FLOOR_SAMPLES])
+def test_of_an_unknown_length_a_floor_is_assumed(read):
+    allowed = ErrorPolicy("skip", 0.5).allowed(None, read)
+    assert allowed == UNKNOWN_LENGTH_FLOOR_SAMPLES / 2
+
+
+def test_beyond_the_floor_what_was_read_stands_for_an_unknown_length():
+    read = UNKNOWN_LENGTH_FLOOR_SAMPLES + 500
+    assert ErrorPolicy("skip", 0.5).allowed(None, read) == read / 2
+
+
+def test_a_count_does_not_depend_on_the_length():
+    assert ErrorPolicy("skip", 3).allowed(None, 10**6) == 3
+
+
+# Counts.
+
+
+@pytest.mark.parametrize("value", [2, np.int16(2), 7])
+def test_a_count_is_returned_as_an_int(value):
+    found = check_count("workers", value, least=2, remedy="")
+    assert found == value
+    assert type(found) is int
+
+
+@pytest.mark.parametrize("value", [2.0, "2", None, True, [2]])
+def test_what_is_no_whole_number_is_named_with_the_remedy(value):
+    with pytest.raises(OptionError) as caught:
+        check_count("workers", value, least=0, remedy="count them")
+    assert str(caught.value) == f"workers={value!r} is not a whole number; count them"
+
+
+def test_a_count_that_is_too_small_is_named_with_the_bound():
+    with pytest.raises(OptionError, match="workers=1 must be at least 2; count them"):
+        check_count("workers", 1, least=2, remedy="count them")
+
+
+# A loader's arguments.
+
+
+def check(**changed: Any) -> None:
+    arguments: dict[str, Any] = {
+        "dataset": range(3),
+        "batch_size": 1,
+        "shuffle": None,
+        "batch_sampler": None,
+        "num_workers": 2,
+        "prefetch_factor": None,
+        "timeout": 0,
+        "seed": None,
+    }
+    check_arguments(**(arguments | changed))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"batch_size": None},
+        {"num_workers": 0},
+        {"num_workers": np.int64(3), "prefetch_factor": 1},
+        {"timeout": 0.5},
+        {"seed": 0},
+        {"seed": 2**70},
+        {"dataset": [], "shuffle": False},
+        {"dataset": iter(()), "shuffle": True},
+        # Torch leaves it at its default where there is a batch sampler.
+        {"batch_sampler": [[0]], "batch_size": 1},
+    ],
+    ids=repr,
+)
+def test_arguments_that_can_be_used_pass(arguments):
+    check(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_workers": -1}, "num_workers=-1 must be at least 0; .* use num_workers=0"),
+        ({"num_workers": 1.0}, "num_workers=1.0 is not a whole number"),
+        ({"num_workers": True}, "num_workers=True is not a whole number"),
+        ({"num_workers": 0, "prefetch_factor": 2}, "prefetch_factor=2, num_workers=0"),
+        ({"prefetch_factor": 0}, "prefetch_factor=0 must be at least 1"),
+        ({"prefetch_factor": "2"}, "prefetch_factor='2' is not a whole number"),
+        ({"timeout": -1}, "timeout=-1; give seconds, or 0"),
+        ({"timeout": "1"}, "timeout='1'"),
+        ({"timeout": True}, "timeout=True"),
+        ({"timeout": None}, "timeout=None"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1; .* None to get single samples"),
+        ({"batch_size": 2.5}, "batch_size=2.5 is not a whole number"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"seed": 0.5}, "seed=0.5 is not a whole number"),
+        ({"dataset": [], "shuffle": True}, "num_samples=0: the dataset list is empty"),
+    ],
+    ids=repr,
+)
+def test_an_argument_that_cannot_be_used_is_named_with_its_value(arguments, message):
+    with pytest.raises(OptionError, match=message):
+        check(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_workers": -1},
+        {"num_workers": 0, "prefetch_factor": 2},
+        {"num_workers": 1, "prefetch_factor": -2},
+        {"num_workers": 1, "timeout": -1},
+        {"batch_size": 0},
+    ],
+    ids=repr,
+)
+def test_programs_that_match_torchs_message_find_it_in_ours(arguments):
+    with pytest.raises(ValueError, match=r".") as torchs:
+        TorchDataLoader([1, 2, 3], **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r".") as ours:
+        check(**arguments)
+    torchs_words = str(torchs.value).split(";")[0].split(",")[0]
+    assert torchs_words in str(ours.value)
