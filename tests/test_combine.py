@@ -572,6 +572,24 @@ def test_an_iterator_is_let_go_with_the_combination() -> None:
     assert reference() is None
 
 
+def test_a_batch_fetched_ahead_is_let_go_too() -> None:
+    references = []
+
+    class Watched:
+        def __iter__(self) -> Iterator[Tracked]:
+            for _ in range(3):
+                batch = Tracked()
+                references.append(weakref.ref(batch))
+                yield batch
+                del batch
+
+    combined = penstock.concurrent({"short": [0], "long": Watched()}, "longest")
+    assert names(combined, 3) == "shortlongshort"
+    assert len(references) == 2
+    combined.close()
+    assert [reference() for reference in references] == [None, None]
+
+
 # What can be combined.
 
 

@@ -149,8 +149,8 @@ def check(**changed: Any) -> None:
         {"seed": 2**70},
         {"dataset": [], "shuffle": False},
         {"dataset": iter(()), "shuffle": True},
-        # Torch leaves it at its default where there is a batch sampler.
-        {"batch_sampler": [[0]], "batch_size": 1},
+        # Torch says itself that the two exclude each other.
+        {"batch_sampler": [[0]], "batch_size": 0},
     ],
     ids=repr,
 )

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,8 +111,7 @@ def test_the_memory_of_arrays_is_that_of_the_file():
     target = os.fstat(payload.descriptor).st_ino
     array = load_payload(os.dup(payload.descriptor))
     address = array.__array_interface__["data"][0]
-    with open("/proc/self/maps") as file:
-        spans = [line.split() for line in file]
+    spans = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
     inodes = [
         int(span[4])
         for span in spans

@@ -11,15 +11,18 @@ from penstock.plan import StreamTurns
 def read_all(lengths: list[int]) -> list[tuple[int, int]]:
     """Takes turns until all have ended, as (stream, batch of it); an end is noticed at once."""
     turns = StreamTurns(len(lengths))
-    taken = []
-    while (turn := turns.take()) is not None:
+    taken: list[tuple[int, int]] = []
+    for _ in range(sum(lengths) + len(lengths) + 1):
+        turn = turns.take()
+        if turn is None:
+            return taken
         (ordinal,), stream = turn
         assert isinstance(ordinal, int)
         if ordinal < lengths[stream]:
             taken.append((stream, ordinal))
         else:
             turns.end_stream(stream)
-    return taken
+    raise AssertionError("there are turns without end")
 
 
 def test_the_first_turn_is_the_first_streams():

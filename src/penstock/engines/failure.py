@@ -10,10 +10,21 @@ from __future__ import annotations
 import pickle
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from penstock.errors import SampleError
 
+# What lies between a lease and the user's code.
+_OUR_MODULES = frozenset(
+    {
+        "penstock.engines.collation",
+        "penstock.engines.fetch",
+        "penstock.engines.streaming",
+        "penstock.engines.worker",
+        "penstock.pool",
+    }
+)
 # What fits a pipe comfortably; the innermost frames are at the end, and are kept.
 _MOST_TRACEBACK_CHARS = 20_000
 
@@ -52,9 +63,7 @@ def describe(
     place: int = 0,
 ) -> Failure:
     """Describes an exception that was just caught; for the rest see `Failure`."""
-    trace = error.__traceback__
-    # The outermost frame is the one of ours that caught it.
-    lines = traceback.format_exception(type(error), error, trace.tb_next if trace else None)
+    lines = traceback.format_exception(type(error), error, _from_users_code(error.__traceback__))
     text = "".join(lines)[-_MOST_TRACEBACK_CHARS:]
     kind = type(error)
     name = (
@@ -63,6 +72,14 @@ def describe(
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     return Failure(_pickle(error), name, _text(error), text, index, source, seat, place)
+
+
+def _from_users_code(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without its outermost frames that are ours, which lead to the dataset."""
+    outermost = trace
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OUR_MODULES:
+        trace = trace.tb_next
+    return trace if trace is not None else outermost
 
 
 def _text(error: BaseException) -> str:

@@ -18,7 +18,8 @@ import pickle
 import struct
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from multiprocessing.connection import Connection
+from typing import Any, ClassVar, NoReturn
 
 import cloudpickle
 import numpy as np
@@ -293,11 +294,17 @@ def _reduce_parameter(parameter: torch.nn.Parameter) -> _Reduction:
     return _parameter, (parameter.detach(), parameter.requires_grad)
 
 
+def _refuse_connection(connection: object) -> NoReturn:
+    # Plain pickle would send the number of its descriptor, which means another file elsewhere.
+    raise TypeError("a connection of multiprocessing can only travel as a process is started")
+
+
 def _parameter(data: torch.Tensor, requires_grad: bool) -> torch.nn.Parameter:
     return torch.nn.Parameter(data, requires_grad)
 
 
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
+    Connection: _refuse_connection,
     np.ndarray: _reduce_array,
     torch.Tensor: _reduce_tensor,
     torch.nn.Parameter: _reduce_parameter,
