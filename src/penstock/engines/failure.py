@@ -75,11 +75,11 @@ def describe(
 
 
 def _from_users_code(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without its outermost frames that are ours, which lead to the dataset."""
-    outermost = trace
+    """The traceback without the frame that caught it, and those of ours that follow that."""
+    trace = trace.tb_next if trace is not None else None
     while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OUR_MODULES:
         trace = trace.tb_next
-    return trace if trace is not None else outermost
+    return trace
 
 
 def _text(error: BaseException) -> str:
