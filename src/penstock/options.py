@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class ErrorPolicy:
         if isinstance(self.max_skipped, numbers.Integral):
             return float(self.max_skipped)
         total = planned if planned is not None else max(read, UNKNOWN_LENGTH_FLOOR_SAMPLES)
-        return self.max_skipped * total
+        # The product of a fraction may fall a rounding error short of the count that it means.
+        return math.floor(self.max_skipped * total + 1e-9)
 
 
 def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
@@ -132,7 +134,11 @@ def check_arguments(
             remedy="prefetch_factor option should be non-negative, and a worker that may fetch "
             "nothing ahead would never begin",
         )
-    if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real) or timeout < 0:
+    if (
+        isinstance(timeout, bool)
+        or not isinstance(timeout, numbers.Real)
+        or not 0 <= timeout < float("inf")
+    ):
         raise OptionError(
             f"timeout option should be non-negative: timeout={timeout!r}; give seconds, or 0 to "
             "wait for ever"

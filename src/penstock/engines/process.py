@@ -361,9 +361,12 @@ class ProcessEngine:
         current = frame.epoch == self._serial
         if not (kind == Kind.DONE and current and frame.used):
             self._arena.release(slot)
-        if not current or kind == Kind.DROPPED:
+        if not current:
             return
+        # What a stream's worker has taken for a batch that was given up is gone as well.
         seat.position = frame.position
+        if kind == Kind.DROPPED:
+            return
         where = (seat.number, frame.batch, frame.attempt, frame.busy_s)
         if kind == Kind.DONE:
             result = _SharedResult(self._arena, frame.body, slot, frame.used)

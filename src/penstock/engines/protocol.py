@@ -90,7 +90,10 @@ class Done(Report):
 
 @dataclass(slots=True)
 class Withheld(Report):
-    """The worker keeps the batch until it is told what goes in the places of `failures`."""
+    """The worker keeps the batch until it is told what goes in the places of `failures`.
+
+    Reported once for each time that it comes to that.
+    """
 
     failures: Failures
 
