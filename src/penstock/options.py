@@ -137,7 +137,8 @@ def check_arguments(
     if (
         isinstance(timeout, bool)
         or not isinstance(timeout, numbers.Real)
-        or not 0 <= timeout < float("inf")
+        or not math.isfinite(timeout)
+        or timeout < 0
     ):
         raise OptionError(
             f"timeout option should be non-negative: timeout={timeout!r}; give seconds, or 0 to "

@@ -177,7 +177,16 @@ def test_the_message_of_a_key_error_is_readable():
 
 
 def test_the_traceback_begins_with_the_users_code():
-    failure = caught(ValueError("bad"))
+    def user_code():
+        raise ValueError("bad")
+
+    def ours():
+        try:
+            user_code()
+        except ValueError as error:
+            return describe(error)
+
+    failure = ours()
     assert failure.traceback.startswith("Traceback")
     assert failure.traceback.splitlines()[1].endswith("in user_code")
 

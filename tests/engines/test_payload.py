@@ -13,9 +13,6 @@ import torch
 from penstock.engines.payload import Payload, find_culprit, load_payload
 from penstock.errors import SerializationError
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
-
-
 class Reader:
     def __init__(self, handle):
         self.handle = handle
@@ -93,6 +90,7 @@ def test_tensors_arrive_as_they_were():
         assert found.dtype == tensor.dtype
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_what_one_worker_writes_no_other_sees():
     first, second = through([np.zeros(100_000), torch.zeros(100_000)], times=2)
     for array in first:
@@ -121,6 +119,7 @@ def test_the_memory_of_arrays_is_that_of_the_file():
     payload.close()
 
 
+@pytest.mark.usefixtures("no_leaks")
 def test_a_payload_that_was_closed_can_still_be_read_by_who_has_mapped_it():
     payload = Payload(np.arange(100_000))
     array = load_payload(os.dup(payload.descriptor))
