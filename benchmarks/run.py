@@ -74,11 +74,12 @@ def _first_batches(rounds: int) -> bool:
     print(f"{'ratio':>8}{'required':>10}")
     rows = first_batch.measure(rounds)
     for row in rows:
-        print(f"{row.method + ', ' + row.which + ' loader':<28}", end="")
+        print(f"{row.method + ', ' + row.which:<28}", end="")
         for figures in (row.torch_s, row.penstock_s):
             print(f"{_spread([1000 * figure for figure in figures]):>22}", end="")
         verdict = "" if row.passed else "   SHORT"
-        print(f"{row.ratio:>7.2f}×{'≤':>4}{row.required:>5.2f}×{verdict}", flush=True)
+        needed = "" if row.required is None else f"≤ {row.required:.2f}×"
+        print(f"{row.ratio:>7.2f}×{needed:>10}{verdict}", flush=True)
     return all(row.passed for row in rows)
 
 

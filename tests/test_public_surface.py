@@ -19,6 +19,7 @@ def test_the_public_names_are_these():
         "concurrent",
         "datasets",
         "iterate",
+        "warm_up",
     ]
     assert set(penstock.__all__) <= set(dir(penstock))
 

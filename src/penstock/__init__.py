@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from penstock import datasets
     from penstock.combine import concurrent
+    from penstock.engines.launch import warm_up
     from penstock.errors import (
         OptionError,
         PenstockError,
@@ -46,6 +47,7 @@ _HOMES = {
     "concurrent": "penstock.combine",
     "datasets": "penstock.datasets",
     "iterate": "penstock.pool",
+    "warm_up": "penstock.engines.launch",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "concurrent",
     "datasets",
     "iterate",
+    "warm_up",
 ]
 
 

@@ -13,6 +13,7 @@ import torch
 from penstock.engines.payload import Payload, find_culprit, load_payload
 from penstock.errors import SerializationError
 
+
 class Reader:
     def __init__(self, handle):
         self.handle = handle

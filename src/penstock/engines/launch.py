@@ -101,12 +101,29 @@ def choose_context(asked: BaseContext | None, serialises: Callable[[], object]) 
     return multiprocessing.get_context("forkserver")
 
 
-def warm_up(context: BaseContext) -> None:
-    """Starts the fork server if `context` uses one, so that it imports torch while we go on.
+def warm_up(multiprocessing_context: str | BaseContext | None = None) -> None:
+    """Starts the fork server, so that it imports torch while the program goes on.
+
+    A worker of a fork server waits until the server has imported torch, about a second. Each
+    loader starts the server when it is made; a program whose first line does so, before it
+    imports torch itself, has both imports done at the same time:
+
+        import penstock
+        penstock.warm_up("forkserver")
+        import torch
 
     The server is multiprocessing's, one for the whole program. What it imports ahead can
     only be chosen before its start; a server that runs already is used as it is.
+
+    Args:
+        multiprocessing_context: the start method that loaders will use, or a context of
+            `multiprocessing`; None for the default. There is nothing to do ahead for fork
+            and spawn.
+
+    Raises:
+        OptionError: there is no such start method here.
     """
+    context = named_context(multiprocessing_context) or multiprocessing.get_context()
     if start_method(context) != "forkserver":
         return
     server: Any = forkserver._forkserver
