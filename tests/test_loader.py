@@ -381,10 +381,117 @@ class Slow(Dataset[tuple[torch.Tensor, int, float]]):
 def test_a_sample_that_kills_every_worker_ends_with_its_batch_named() -> None:
     loader = penstock.DataLoader(Poison(), batch_size=2, num_workers=WORKERS)
     arrived = []
-    with pytest.raises(penstock.WorkerDiedError, match=r"SIGKILL[^\n]*batch 3 with samples \[6, 7"):
+    with pytest.raises(
+        penstock.WorkerDiedError, match=r"by SIGKILL, the 8th to die at batch 3 .*\[6, 7\]"
+    ):
         arrived.extend(loader)
     # Only `extend` of a list that has its elements one by one shows that those before came.
     assert loader.statistics().batches == 3
+
+
+def test_all_workers_killed_at_once_in_a_later_epoch_are_replaced() -> None:
+    loader = penstock.DataLoader(
+        Squares(), batch_size=2, num_workers=WORKERS, persistent_workers=True
+    )
+    batches_of(loader)
+    for _ in range(3):
+        iterator = iter(loader)
+        arrived = [next(iterator)]
+        for pid in _worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        arrived.extend(iterator)
+        assert flat_indices(arrived) == list(range(40))
+    assert flat_indices(batches_of(loader)) == list(range(40))
+
+
+class FaultyStream(IterableDataset[int]):
+    """Its sample 5 is bad; goes on behind it."""
+
+    def __iter__(self) -> Any:
+        return FaultyIterator()
+
+
+class FaultyIterator:
+    def __init__(self) -> None:
+        self.at = -1
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> int:
+        self.at += 1
+        if self.at == 5:
+            raise ValueError("bad")
+        if self.at == 30:
+            raise StopIteration
+        return self.at
+
+
+def test_a_streams_bad_sample_is_decided_on_once_though_its_worker_dies() -> None:
+    asked = []
+
+    def decide(error: penstock.SampleError) -> str:
+        asked.append(error.index)
+        os.kill(min(_worker_pids()), signal.SIGKILL)
+        return "skip"
+
+    loader = penstock.DataLoader(
+        FaultyStream(), batch_size=4, num_workers=1, on_error=decide, max_skipped=1
+    )
+    assert [int(i) for batch in loader for i in batch] == [i for i in range(30) if i != 5]
+    assert asked == [5]
+    assert [error.index for error in loader.skipped] == [5]
+    assert loader.statistics().restarts == 1
+
+
+class Key:
+    """An index that cannot be sent anywhere."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("stays here")
+
+
+def test_an_index_that_cannot_be_sent_is_reported_in_its_turn() -> None:
+    loader = penstock.DataLoader(Squares(), sampler=[0, 1, Key(), 3, 4, 5, 6], num_workers=WORKERS)
+    iterator = iter(loader)
+    arrived = [next(iterator), next(iterator)]
+    with pytest.raises(SerializationError, match=r"of batch 2 cannot be sent .*stays here"):
+        next(iterator)
+    arrived.extend(iterator)
+    assert flat_indices(arrived) == [0, 1, 3, 4, 5, 6]
+
+
+def test_a_forked_process_gets_workers_of_its_own() -> None:
+    loader = penstock.DataLoader(
+        Squares(), batch_size=4, num_workers=WORKERS, persistent_workers=True
+    )
+    iterator = iter(loader)
+    arrived = [next(iterator)]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, bytes(flat_indices(batches_of(loader))))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    assert list(os.read(reader, 100)) == list(range(40))
+    os.close(reader)
+    arrived.extend(iterator)
+    assert flat_indices(arrived) == list(range(40))
+
+
+def test_many_large_batches_ahead_take_few_descriptors() -> None:
+    loader = penstock.DataLoader(
+        Squares(800), batch_size=4, num_workers=WORKERS, prefetch_factor=90
+    )
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    most = 0
+    for batch in loader:
+        assert batch["image"].shape == (4, 3, 64, 64)
+        most = max(most, len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+    assert most - before < 90
 
 
 class Poison(Dataset[int]):
@@ -482,6 +589,62 @@ def test_a_function_decides_about_each_bad_sample(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, WORKERS])
+@pytest.mark.parametrize("answer", [None, "Skip"])
+def test_a_function_that_returns_nothing_useful_is_told_so(workers: int, answer: Any) -> None:
+    loader = penstock.DataLoader(
+        Squares(bad=(3,)), batch_size=5, num_workers=workers, on_error=lambda error: answer
+    )
+    with pytest.raises(OptionError, match=f"on_error returned {answer!r} for sample 3"):
+        batches_of(loader)
+
+
+class Exhausted(Squares):
+    def __getitem__(self, index: int) -> Any:
+        return next(iter([])) if index == 7 else index
+
+
+@pytest.mark.parametrize("workers", [0, WORKERS])
+def test_a_stop_iteration_in_the_dataset_does_not_end_the_epoch_in_silence(workers: int) -> None:
+    loader = penstock.DataLoader(Exhausted(), batch_size=5, num_workers=workers)
+    with pytest.raises(RuntimeError, match=r"StopIteration.* at sample 7"):
+        batches_of(loader)
+
+
+class OddError(Exception):
+    def __init__(self, code: int, *, path: str) -> None:
+        super().__init__(code, path)
+        self.code = code
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return rebuild_odd, (self.code, self.path)
+
+
+def rebuild_odd(code: int, path: str) -> OddError:
+    return OddError(code, path=path)
+
+
+class Odd(Squares):
+    def __getitem__(self, index: int) -> Any:
+        if index == 2:
+            raise OddError(5, path="a")
+        raise OSError(28, "no space")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.skipif(not hasattr(Exception, "add_note"), reason="exceptions take no notes")
+def test_an_exception_keeps_its_type_and_attributes(workers: int) -> None:
+    iterator = iter(penstock.DataLoader(Odd(), sampler=[2, 3], num_workers=workers))
+    with pytest.raises(OddError) as caught:
+        next(iterator)
+    assert (caught.value.code, caught.value.path) == (5, "a")
+    assert "at sample 2 (Odd[2])" in "".join(caught.value.__notes__)
+    with pytest.raises(OSError, match="at sample 3") as full:
+        next(iterator)
+    assert full.value.errno == 28
+
+
+@pytest.mark.parametrize("workers", [0, WORKERS])
 def test_more_bad_samples_than_allowed_stop_the_epoch(workers: int) -> None:
     loader = penstock.DataLoader(
         Squares(bad=(1, 11, 21)), batch_size=4, num_workers=workers, on_error="skip", max_skipped=2
@@ -575,7 +738,7 @@ class Liar(Squares):
 
 @pytest.mark.parametrize("workers", [0, WORKERS])
 def test_a_length_that_lies_is_called_that(workers: int) -> None:
-    with pytest.raises(DatasetError, match=r"Liar has no sample 35 .* its __len__ says 40"):
+    with pytest.raises(IndexError, match=r"Liar has no sample 35, its __len__, which says 40"):
         batches_of(penstock.DataLoader(Liar(), batch_size=5, num_workers=workers))
 
 
@@ -601,6 +764,11 @@ def test_an_index_out_of_range_is_the_samplers_fault(workers: int) -> None:
     ({"on_error": "ignore"}, "on_error='ignore'"),
     ({"max_skipped": 1.5}, r"max_skipped=1\.5"),
     ({"dataset": [], "shuffle": True}, "num_samples=0"),
+    ({"dataset": "photos"}, "dataset='photos' is a text"),
+    ({"collate_fn": "x"}, "collate_fn='x' cannot be called"),
+    ({"worker_init_fn": 3}, "worker_init_fn=3 cannot be called"),
+    ({"sampler": 3}, "sampler=3 cannot be iterated"),
+    ({"timeout": float("nan")}, "timeout=nan"),
 ])  # fmt: skip
 def test_bad_arguments_are_named_with_their_values(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
@@ -620,7 +788,9 @@ class Holder(Squares):
 
 def test_a_dataset_that_cannot_travel_names_the_attribute() -> None:
     loader = penstock.DataLoader(Holder(), num_workers=1, multiprocessing_context="spawn")
-    with pytest.raises(SerializationError, match=r"dataset\.reader"):
+    with pytest.raises(
+        SerializationError, match=r"^dataset\.reader, of type generator cannot be sent .*'fork'"
+    ):
         iter(loader)
 
 
@@ -653,7 +823,7 @@ def failing_init(seat: int) -> None:
 
 def test_an_error_in_worker_init_fn_comes_with_its_type() -> None:
     loader = penstock.DataLoader(Squares(), num_workers=1, worker_init_fn=failing_init)
-    with pytest.raises(BrokenError, match="no init in 0"):
+    with pytest.raises(BrokenError, match=r"no init in 0 \(raised by worker_init_fn\)"):
         next(iter(loader))
 
 

@@ -9,6 +9,7 @@ import torch
 
 import penstock
 from penstock.epoch import EpochRun
+from penstock.errors import ClosedError
 from penstock.pinning import COPIES_AHEAD, PinnedRun
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -104,11 +105,13 @@ def test_a_dropped_iterator_ends_its_thread_and_its_workers():
     assert not thread.is_alive()
 
 
-def test_close_ends_the_thread():
+def test_close_ends_the_thread_and_says_so_afterwards():
     run = run_of()
     next(run)
     run.close()
     assert not run._thread.is_alive()
+    with pytest.raises(ClosedError):
+        next(run)
 
 
 def test_without_an_accelerator_it_is_warned_of_as_torch_does(monkeypatch):

@@ -11,6 +11,7 @@ of leases reaches.
 from __future__ import annotations
 
 import functools
+import logging
 import time
 import warnings
 import weakref
@@ -39,7 +40,6 @@ from penstock.errors import (
     SampleError,
     TooManySkippedError,
     WorkerDiedError,
-    WorkerError,
     WorkerStartError,
 )
 from penstock.observe import StatisticsRecorder
@@ -60,13 +60,16 @@ from penstock.schedule import (
     Scheduler,
 )
 
+_log = logging.getLogger("penstock")
+
 # So many deaths of workers in one epoch are a crash loop, whatever their cause.
 MAX_RESTARTS = 1000
 # A caller that comes back within this time, for batches that take a worker no longer than that,
 # is one whose orders to the workers are put together.
 HURRIED_CALLER_S = 50e-6
 HURRIED_BATCH_S = 300e-6
-# So many workers in a row that die before they have their dataset will not come up at all.
+# So many workers in a row that die before they have their dataset, besides one for each seat, which
+# something else may have killed together, mean that none will come up.
 MAX_FAILED_STARTS = 3
 
 
@@ -128,9 +131,11 @@ class EpochRun(Iterator[Any]):
         self.recorder = StatisticsRecorder(workers, began)
         self._asks = settings.policy.tolerant
         self._stopped = False
+        self._claim_broken = False
+        self._answers: dict[tuple[int | None, object], Fill] = {}
         self._returned = 0.0
         self._deaths: dict[int, str] = {}
-        self._ready_seats: set[int] = set()
+        self._ready_seats = set(engine.ready_seats())
         self._failed_starts = 0
         self._closed = False
         self._exhausted = False
@@ -161,7 +166,7 @@ class EpochRun(Iterator[Any]):
 
         Raises:
             StopIteration: the epoch is over.
-            ClosedError: `close` was called.
+            ClosedError: `close` was called, or Ctrl-C has ended a call before.
             Exception: what a sample, the collate function or the sampler raised; the
                 epoch may be continued behind it.
         """
@@ -172,7 +177,17 @@ class EpochRun(Iterator[Any]):
             raise StopIteration
         if self._closed:
             raise ClosedError("this iterator was closed; iterate the loader again")
-        began = time.perf_counter()
+        try:
+            return self._advance(time.perf_counter())
+        except Exception:
+            raise
+        except BaseException:
+            # Ctrl-C, at any point of what follows: what was half done is given up.
+            self.close()
+            raise
+
+    def _advance(self, began: float) -> Any:
+        """Hands over the next batch, waiting for it since `began`."""
         opened, self._ahead = self._ahead, None
         while opened is None:
             delivery = self._next_delivery(began)
@@ -205,6 +220,9 @@ class EpochRun(Iterator[Any]):
         except Exception as error:
             self._error_ahead = error
             return True
+        except BaseException:
+            self.close()
+            raise
         return self._ahead is not None or self._scheduler.finished
 
     def wait_handles(self) -> list[int]:
@@ -292,7 +310,8 @@ class EpochRun(Iterator[Any]):
                 self._decide_all()
             self._scheduler.fill()
             self._carry_out()
-        except WorkerError:
+        except Exception:
+            # Something may have been heard and not been dealt with.
             self.close()
             raise
 
@@ -340,7 +359,7 @@ class EpochRun(Iterator[Any]):
         else:
             self._failed_starts += 1
         self.recorder.restarts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS:
+        if self._failed_starts >= MAX_FAILED_STARTS + self._engine.seats:
             raise WorkerStartError(
                 f"{death.cause} before its dataset was ready, as did the {self._failed_starts - 1} "
                 "started before it; try the dataset with num_workers=0 to see why"
@@ -350,6 +369,7 @@ class EpochRun(Iterator[Any]):
                 f"{death.cause}; it was the {self.recorder.restarts}th worker to die in this "
                 f"epoch, and {MAX_RESTARTS} are replaced at most"
             )
+        _log.warning("%s; it is replaced, and its batches are made again", death.cause)
         self._engine.restart(death.seat)
         self._scheduler.add_worker(death.seat)
 
@@ -357,12 +377,25 @@ class EpochRun(Iterator[Any]):
         while not self._stopped and (question := self._scheduler.open_batch()) is not None:
             batch, failures = question
             try:
-                fills = {place: self._decide(error) for place, error in failures}
+                fills = {place: self._decide_once(error) for place, error in failures}
             except Exception as error:
                 self._stopped = isinstance(error, TooManySkippedError)
                 self._scheduler.fail(batch, error)
             else:
                 self._scheduler.resolve(batch, fills)
+
+    def _decide_once(self, error: SampleError) -> Fill:
+        """The decision about a bad sample.
+
+        A stream's sample is met again when its worker dies behind the answer; then
+        the answer is the same, and it is not counted twice.
+        """
+        if not isinstance(self._plan, StreamTurns):
+            return self._decide(error)
+        key = (error.worker, error.index)
+        if key not in self._answers:
+            self._answers[key] = self._decide(error)
+        return self._answers[key]
 
     def _decide(self, error: SampleError) -> Fill:
         answer = self._ledger.decide(error)
@@ -399,7 +432,8 @@ class EpochRun(Iterator[Any]):
         if claimed is None:
             return
         length, samples = claimed(), self.recorder.samples
-        if length is not None and samples > length:
+        if length is not None and samples > length and not self._claim_broken:
+            self._claim_broken = True
             # The words that torch's loader warns with, which programs match on.
             warnings.warn(
                 f"Length of IterableDataset was reported to be {length} (when accessing "
@@ -421,7 +455,8 @@ def _end(
 
 def _died_too_often(deaths: Mapping[int, str], lease: Lease) -> WorkerDiedError:
     return WorkerDiedError(
-        f"{deaths.get(lease.batch, 'a worker died')}; it is the {lease.attempt + 1}th worker to "
-        f"die while it worked on batch {lease.batch} with samples {list(lease.indices)!r:.200}. "
-        "One of them may crash it: try them one by one with num_workers=0"
+        f"{deaths.get(lease.batch, 'a worker died')}, the {lease.attempt + 1}th to die at batch "
+        f"{lease.batch} with samples {list(lease.indices)!r:.200}. Either one of them crashes it: "
+        "fetch each in a process of its own, as with python -X faulthandler. Or the machine runs "
+        "out of memory: lower num_workers, prefetch_factor or batch_size"
     )

@@ -58,9 +58,12 @@ class DataLoader(TorchDataLoader[T_co]):
         persistent_workers: whether workers live on between epochs.
         pin_memory_device: as in torch.
         in_order: whether batches come in the order of the plan, or as they are completed.
-        seed: makes the stream a function of (seed, epoch, dataset, batch size) alone:
-            order and random augmentation are then the same on every machine, with any number
-            of workers. Without it they follow from torch's random state, as torch's do.
+        seed: makes the epochs of a map-style dataset a function of (seed, epoch, dataset,
+            batch size) alone: order and random augmentation are then the same on every
+            machine, with any number of workers. Without it both follow from torch's random
+            state. It takes the place of `generator`; a sampler of your own keeps its order.
+            An iterable dataset is seeded by it in each worker, and its batches still depend on
+            the number of workers.
         on_error: what to do about a sample that cannot be made: `"raise"`; `"skip"`, which fills
             its place with the next sample from the end of the epoch; or a function that
             gets a `SampleError` and returns `"skip"`, `"raise"` or a sample to use instead.
@@ -99,17 +102,20 @@ class DataLoader(TorchDataLoader[T_co]):
             dataset=dataset,
             batch_size=batch_size,
             shuffle=shuffle,
+            sampler=sampler,
             batch_sampler=batch_sampler,
             num_workers=num_workers,
             prefetch_factor=prefetch_factor,
             timeout=timeout,
             seed=seed,
+            collate_fn=collate_fn,
+            worker_init_fn=worker_init_fn,
         )
         self._policy = policy
         self._seed = seed
         self._epoch = 0
         self._drawn: tuple[int, int] | None = None
-        self._engine: Engine | None = None
+        self._engine: ProcessEngine | None = None
         self._run: weakref.ref[EpochRun] | None = None
         self._skipped: list[SampleError] = []
         self._recorder: StatisticsRecorder | None = None
@@ -280,6 +286,9 @@ class DataLoader(TorchDataLoader[T_co]):
         if not self.num_workers:
             inline = InlineEngine(job)
             return inline, inline.close
+        if self._engine is not None and not self._engine.is_ours:
+            # This process was forked since: its parent goes on with these workers.
+            self._engine = None
         if self._engine is not None:
             previous = self._run() if self._run is not None else None
             if previous is not None:

@@ -79,6 +79,16 @@ class ErrorPolicy:
         return math.floor(self.max_skipped * total + 1e-9)
 
 
+def is_slip(answer: object) -> bool:
+    """Whether what an `on_error` function returned can only be a slip.
+
+    None is what a function returns that forgets to, and `"Skip"` is hardly a sample.
+    """
+    if answer is None:
+        return True
+    return isinstance(answer, str) and answer.strip().lower() in ("skip", "raise")
+
+
 def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
     """Returns `value` as an int, or raises `OptionError` naming it.
 
@@ -89,7 +99,7 @@ def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
         remedy: what to do instead, as the end of a sentence.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise OptionError(f"{name}={value!r} is not a whole number; {remedy}")
+        raise OptionError(f"{name}={value!r}: a whole number is expected, as an int")
     if value < least:
         raise OptionError(f"{name}={value!r} must be at least {least}; {remedy}")
     return int(value)
@@ -100,11 +110,14 @@ def check_arguments(
     dataset: object,
     batch_size: object,
     shuffle: object,
+    sampler: object,
     batch_sampler: object,
     num_workers: object,
     prefetch_factor: object,
     timeout: object,
     seed: object,
+    collate_fn: object,
+    worker_init_fn: object,
 ) -> None:
     """Checks a loader's arguments before torch does, to name the value and the remedy.
 
@@ -113,6 +126,19 @@ def check_arguments(
     Raises:
         OptionError: one cannot be used.
     """
+    if isinstance(dataset, (str, bytes)):
+        raise OptionError(
+            f"dataset={dataset!r} is a text, whose samples are its letters; for a folder of images "
+            "give penstock.datasets.ImageDataset of it"
+        )
+    for name, value in (("collate_fn", collate_fn), ("worker_init_fn", worker_init_fn)):
+        if value is not None and not callable(value):
+            raise OptionError(f"{name}={value!r} cannot be called; give a function, or None")
+    for name, value in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+        if value is not None and not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
+            raise OptionError(
+                f"{name}={value!r} cannot be iterated; give a Sampler or any iterable of indices"
+            )
     workers = check_count(
         "num_workers",
         num_workers,

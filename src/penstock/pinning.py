@@ -18,13 +18,14 @@ from typing import Any
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from penstock.epoch import EpochRun
+from penstock.errors import ClosedError
 from penstock.observe import StatisticsRecorder
 
 # One that the training loop takes next, and one that is copied meanwhile.
 COPIES_AHEAD = 2
 
 # A batch, or the error in its place: before the copy, and after it.
-_Item = tuple[Any, Exception | None]
+_Item = tuple[Any, BaseException | None]
 
 
 class PinnedRun(Iterator[Any]):
@@ -47,6 +48,7 @@ class PinnedRun(Iterator[Any]):
         self._pinned: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._in_flight = 0
         self._over = False
+        self._closed = False
         self._thread = threading.Thread(
             target=_copy, args=(self._to_pin, self._pinned, pin, device or None),
             name="penstock-pin-memory", daemon=True,
@@ -60,6 +62,8 @@ class PinnedRun(Iterator[Any]):
 
     def __next__(self) -> Any:
         """The next batch, pinned; raises what `EpochRun.__next__` does."""
+        if self._closed:
+            raise ClosedError("this iterator was closed; iterate the loader again")
         began, waited_s = time.perf_counter(), self.recorder.waited_s
         self._send_ready()
         if not self._in_flight:
@@ -99,6 +103,7 @@ class PinnedRun(Iterator[Any]):
 
     def close(self) -> None:
         """Gives up what is left of the epoch; see `EpochRun.close`."""
+        self._closed = True
         self._run.close()
         self._end()
         self._thread.join()
@@ -134,7 +139,8 @@ def _copy(
         if error is None:
             try:
                 batch = pin(batch, device)
-            except Exception as failed:
+            except BaseException as failed:
+                # Whatever it is, somebody waits for an answer.
                 batch, error = None, failed
         pinned.put((batch, error))
         # Nothing may keep the slot while this thread waits for its next batch.

@@ -22,7 +22,7 @@ from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
 from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
-from penstock.options import ErrorPolicy, OnError, check_count
+from penstock.options import ErrorPolicy, OnError, check_count, is_slip
 from penstock.plan import Chunks
 
 T = TypeVar("T")
@@ -300,8 +300,7 @@ def _with_index(on_error: OnError) -> OnError:
 
     def decide(error: SampleError) -> object:
         answer = ask(error)
-        if isinstance(answer, str) and answer in ("skip", "raise"):
-            return answer
-        return error.index, answer
+        # The words themselves are among what is told from a replacement here.
+        return answer if is_slip(answer) else (error.index, answer)
 
     return decide

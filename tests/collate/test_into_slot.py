@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import collections
+import decimal
 import enum
+import fractions
 import warnings
 from types import MappingProxyType
 from typing import Any
@@ -137,6 +139,14 @@ BATCHES = {
     "an int, then a tensor": [1, torch.tensor(2)],
     "a float, then a tensor": [1.0, torch.tensor(2.0)],
     "a float, then a tensor of one": [1.0, torch.tensor([2.0])],
+    "an int, then a tensor of one": [1, torch.tensor([2])],
+    "an int, then a tensor of a bool": [1, torch.tensor(True)],
+    "an int, then a tensor of a float": [1, torch.tensor(2.5)],
+    "a float, then a tensor of an int": [1.0, torch.tensor(2)],
+    "a float, then an array of one": [1.0, np.array([2.0])],
+    "a float, then a decimal": [1.0, decimal.Decimal("2.5")],
+    "a float, then a fraction": [1.0, fractions.Fraction(1, 2)],
+    "an int, then a fraction": [1, fractions.Fraction(4, 2)],
     "an int, then an array": [1, np.array(2)],
     "an int, then a longer array": [1, np.array([2, 3])],
     "NumPy scalars": [np.float32(1), np.float32(2)],
@@ -298,6 +308,8 @@ def collate_boxes(boxes, *, collate_fn_map=None):
 def test_a_function_that_the_program_adds_is_used_and_may_collate_into_the_slot(functions):
     rooms = Rooms()
     collate = SlotCollate(rooms.allocate)
+    # Also when it adds it late.
+    assert collate([1, 2]).tolist() == [1, 2]
     functions[Box] = collate_boxes
     batch = collate([Box(image(n)) for n in range(4)])
     assert rooms.holds(batch)

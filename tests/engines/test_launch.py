@@ -111,7 +111,7 @@ def test_an_engine_works_beside_other_threads():
 def test_an_engine_works_beside_other_threads_where_the_dataset_cannot_travel():
     engine = ProcessEngine(job_of(Locked()))
     try:
-        with pytest.warns(RuntimeWarning, match=r"Job\.dataset\.lock"):
+        with pytest.warns(RuntimeWarning, match=r"since dataset\.lock"):
             engine.start()
         engine.begin_epoch(1)
         engine.submit(lease(0, [5]))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -64,16 +65,18 @@ class Raises:
 
 
 class Waits:
-    """Says through a pipe that sample 13 has begun, and waits until it may go on."""
+    """Says through a pipe that sample 13 or 26 has begun, and waits until it may go on."""
 
     def __init__(self):
         self.begun, self._told = multiprocessing.Pipe(duplex=False)
         self._allowed, self.go_on = multiprocessing.Pipe(duplex=False)
 
     def __getitem__(self, index):
-        if index == 13:
+        if index in (13, 26):
             self._told.send_bytes(b"begun")
             self._allowed.recv_bytes()
+        if index == 26:
+            raise ValueError("twice the bad luck")
         return index
 
     def close(self):
@@ -227,11 +230,16 @@ def test_an_exception_arrives_with_its_type_and_the_worker_goes_on(make):
     engine = make(Raises())
     engine.submit(lease(0, [12, 13]))
     engine.submit(lease(1, [14]))
-    (failed,) = poll_for(engine, Failed)
+    failed, done = [
+        event
+        for event in poll_until(
+            engine, lambda events: bool(events) and isinstance(events[-1], Done)
+        )
+        if isinstance(event, (Done, Failed))
+    ]
     assert failed.batch == 0
     assert type(failed.error) is KeyError
     assert "sample 13 (Raises[13])" in str(failed.error)
-    (done,) = poll_for(engine, Done)
     assert done.result.open().value.tolist() == [14]
 
 
@@ -247,7 +255,7 @@ def test_a_batch_with_a_bad_sample_is_withheld_until_it_is_amended(make):
     assert done.result.open().value.tolist() == [12, 15, 14]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
 def test_a_worker_that_is_killed_is_reported_with_the_signal(make, start_method, number):
     if start_method == "spawn" and number != signal.SIGKILL:
         pytest.skip("only the price of an import differs")
@@ -369,6 +377,39 @@ def test_a_new_epoch_drops_the_leases_of_the_old_one_and_their_replies(make):
     assert len(engine._arena._free) == len(engine._arena._slots)
 
 
+@pytest.mark.parametrize(
+    ("index", "mode"), [(13, "raise"), (26, "raise"), (26, "ask"), (26, "drop")]
+)
+def test_no_reply_of_an_old_epoch_comes_up_for_a_lease_that_was_under_way(make, waits, index, mode):
+    engine = make(waits, sample_errors=mode)
+    engine.submit(lease(0, [index]))
+    engine.flush()
+    waits.begun.recv_bytes()
+    engine.begin_epoch(2)
+    waits.go_on.send_bytes(b"go on")
+    engine.submit(lease(0, [5]))
+    events = poll_until(engine, lambda events: any(isinstance(e, Done) for e in events))
+    (done,) = [event for event in events if not isinstance(event, Started)]
+    assert done.result.open().value.tolist() == [5]
+    assert engine.poll(0) == []
+    assert len(engine._arena._free) == len(engine._arena._slots)
+
+
+def test_no_reply_of_an_old_epoch_comes_up_that_waited_to_be_read(make):
+    engine = make(Numbers())
+    poll_for(engine, Started)
+    engine.submit(lease(0, [1]))
+    engine.flush()
+    select.select(engine.wait_handles(), [], [])
+    engine.begin_epoch(2)
+    engine.submit(lease(0, [5]))
+    (done,) = poll_for(engine, Done)
+    assert done.result.open().value[0, 0] == 5
+    del done
+    assert engine._arena.lent == 0
+    assert len(engine._arena._free) == len(engine._arena._slots)
+
+
 def test_a_new_epoch_drops_withheld_batches(make):
     engine = make(Raises(), sample_errors="ask")
     engine.submit(lease(0, [13]))
@@ -467,7 +508,7 @@ def test_a_dataset_that_cannot_travel_names_the_attribute(make, start_method):
     if start_method == "fork":
         engine.start()
         return
-    with pytest.raises(SerializationError, match=r"Job\.dataset\.reader\.handle, of type lock"):
+    with pytest.raises(SerializationError, match=r"^dataset\.reader\.handle, of type lock"):
         engine.start()
 
 

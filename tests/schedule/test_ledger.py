@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.errors import TooManySkippedError
+from penstock.errors import OptionError, TooManySkippedError
 from penstock.options import UNKNOWN_LENGTH_FLOOR_SAMPLES, ErrorPolicy
 from penstock.schedule import Ledger, Replacement
 from penstock.schedule.ledger import SHOWN_CAUSES
@@ -38,10 +38,17 @@ def test_a_function_may_answer_with_a_word(answer):
     assert make_ledger(on_error=lambda error: answer).decide(sample_error(0)) == answer
 
 
-@pytest.mark.parametrize("answer", ["another word", None, 0, (1, 2)])
+@pytest.mark.parametrize("answer", ["another word", 0, (1, 2)])
 def test_any_other_answer_of_a_function_is_the_sample_to_use(answer):
     ledger = make_ledger(on_error=lambda error: answer)
     assert ledger.decide(sample_error(0)) == Replacement(answer)
+
+
+@pytest.mark.parametrize("answer", [None, "Skip", " raise"])
+def test_an_answer_that_can_only_be_a_slip_is_refused(answer):
+    ledger = make_ledger(on_error=lambda error: answer)
+    with pytest.raises(OptionError, match=f"on_error returned {answer!r}"):
+        ledger.decide(sample_error(0))
 
 
 def test_an_array_can_be_the_sample_to_use():
@@ -54,7 +61,7 @@ def test_an_array_can_be_the_sample_to_use():
 def test_a_function_is_given_the_error_once():
     seen = []
     error = sample_error(7)
-    make_ledger(on_error=lambda given: seen.append(given)).decide(error)
+    make_ledger(on_error=lambda given: seen.append(given) or "skip").decide(error)
     assert seen == [error]
 
 

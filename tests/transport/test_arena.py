@@ -214,9 +214,11 @@ def test_a_forked_child_frees_nothing_of_its_parent(arena):
 def test_the_backing_has_no_name(arena):
     lend(arena, CONTENT)
     assert os.fstat(arena.descriptor).st_nlink == 0
+    backing = os.fstat(arena.descriptor)
     for folder in (SHARED_MEMORY, Path(tempfile.gettempdir())):
         if folder.is_dir():
-            assert not [entry.name for entry in folder.iterdir() if "penstock-" in entry.name]
+            names = [entry.name for entry in os.scandir(folder) if entry.inode() == backing.st_ino]
+            assert not [n for n in names if os.path.samestat((folder / n).stat(), backing)]
 
 
 @pytest.mark.usefixtures("no_leaks")

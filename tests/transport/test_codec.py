@@ -260,6 +260,7 @@ LARGE_THINGS = {
     "a window": lambda: some_tensor(torch.float32, 300, 300)[3:290:2, 7:],
     "conjugated": lambda: some_tensor(torch.complex64, 200, 200).conj(),
     "negated": lambda: torch.randn(200, 200, dtype=torch.complex64).conj().imag,
+    "negated and dense": lambda: torch._neg_view(torch.randn(200, 200)),
     "a leaf with gradient": lambda: torch.randn(200, 200, requires_grad=True),
     "a parameter": lambda: torch.nn.Parameter(torch.randn(200, 200)),
     "a frozen parameter": lambda: torch.nn.Parameter(torch.randn(200, 200), requires_grad=False),

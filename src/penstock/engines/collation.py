@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from penstock.collate import SlotCollate
@@ -49,4 +50,9 @@ class Collation:
     def _describe(self, error: Exception, batch: int, count: int) -> Failure:
         failure = describe(error, seat=self._seat)
         told = f"{failure.message}\n({self._name} raised this for batch {batch}, {count} samples)"
-        return Failure(failure.pickled, failure.type_name, told, failure.traceback, seat=self._seat)
+        if "stack expects each tensor to be equal size" in failure.message:
+            told += (
+                "\nThe samples differ in shape: bring them to one (penstock.datasets.ResizeCrop "
+                "does so for images), or give a collate_fn that pads"
+            )
+        return replace(failure, message=told)

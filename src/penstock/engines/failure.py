@@ -42,6 +42,7 @@ class Failure:
         source: what that sample is, or nothing.
         seat: the worker, or None in the training process.
         place: the sample's place in the batch.
+        live: the exception itself, where it did not have to travel.
     """
 
     pickled: bytes
@@ -52,6 +53,7 @@ class Failure:
     source: str = ""
     seat: int | None = None
     place: int = 0
+    live: BaseException | None = None
 
 
 def describe(
@@ -71,7 +73,9 @@ def describe(
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return Failure(_pickle(error), name, _text(error), text, index, source, seat, place)
+    # Without a worker there is no way to travel, and the exception is the program's own.
+    pickled, live = (b"", error) if seat is None else (_pickle(error), None)
+    return Failure(pickled, name, _text(error), text, index, source, seat, place, live)
 
 
 def _from_users_code(trace: TracebackType | None) -> TracebackType | None:
@@ -101,6 +105,8 @@ def _pickle(error: BaseException) -> bytes:
 
 def revive(failure: Failure) -> BaseException:
     """The exception as it was, or the nearest to it that this process can make."""
+    if failure.live is not None:
+        return failure.live
     if failure.pickled:
         try:
             error = pickle.loads(failure.pickled)
@@ -122,8 +128,8 @@ def exception_for(record: SampleError) -> BaseException:
     """What `next()` raises for a bad sample: the user's exception type, and the whole story."""
     cause = record.cause
     where = "" if record.worker is None else f" in worker {record.worker}"
-    error = _rebuilt(
-        type(cause),
+    error = _retold(
+        cause,
         f"{type(cause).__name__}{where} at sample {record.index!r} ({record.source}): "
         f"{_text(cause)}\n"
         f"Original traceback:\n{record.traceback}",
@@ -137,8 +143,8 @@ def to_raise(failure: Failure) -> BaseException:
     if failure.source:
         return exception_for(sample_error(failure))
     where = "" if failure.seat is None else f" in worker {failure.seat}"
-    return _rebuilt(
-        type(revive(failure)),
+    return _retold(
+        revive(failure),
         f"{failure.type_name}{where}: {failure.message}\nOriginal traceback:\n{failure.traceback}",
     )
 
@@ -152,10 +158,28 @@ class _Readable(str):
         return str(self)
 
 
-def _rebuilt(kind: type[BaseException], text: str) -> BaseException:
-    message: Any = _Readable(text) if issubclass(kind, KeyError) else text
+def _retold(cause: BaseException, text: str) -> BaseException:
+    """An exception of the type of `cause` that says `text`, with the attributes of `cause`."""
+    kind = type(cause)
+    if isinstance(cause, StopIteration):
+        # Raised from `next()` it would end the epoch in silence (so PEP 479, for generators).
+        return RuntimeError(text)
+    message: Any = _Readable(text) if isinstance(cause, KeyError) else text
     try:
         error = kind(message)
     except Exception:
+        return _annotated(cause, text)
+    error.__dict__.update(cause.__dict__)
+    if isinstance(error, OSError) and isinstance(cause, OSError):
+        # Programs look at the number; with the other attributes the text would be another.
+        error.errno = cause.errno
+    # Asked last: the text may be made of the attributes.
+    return error if text in _text(error) else _annotated(cause, text)
+
+
+def _annotated(cause: BaseException, text: str) -> BaseException:
+    """An exception whose constructor takes something else than a text: itself, with a note."""
+    if not hasattr(cause, "add_note"):  # Python 3.10
         return RuntimeError(text)
-    return error if text in _text(error) else RuntimeError(text)
+    cause.add_note(text)
+    return cause

@@ -94,6 +94,10 @@ class InlineEngine:
             return [Failed(*where, to_raise(outcome.failure))]
         return [Ended(*where)]
 
+    def ready_seats(self) -> list[int]:
+        """See `Engine.ready_seats`: nobody has to get ready."""
+        return []
+
     def flush(self) -> None:
         """See `Engine.flush`: nothing is kept back."""
 

@@ -88,8 +88,7 @@ def choose_context(asked: BaseContext | None, serialises: Callable[[], object]) 
     except SerializationError as error:
         warnings.warn(
             f"workers are forked while other threads run ({', '.join(others[:4])}), which can "
-            f"deadlock, because the dataset {error}. Start the loader before the threads, or make "
-            "the dataset serialisable",
+            f"deadlock, since {error}. Or start the loader before the threads",
             RuntimeWarning,
             stacklevel=2,
         )

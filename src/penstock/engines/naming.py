@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset
 
-from penstock.errors import DatasetError, IndexOutOfRangeError
+from penstock.errors import IndexOutOfRangeError
 
 
 def name_source(dataset: Any, index: object, error: BaseException) -> str:
@@ -52,11 +52,11 @@ def explain_index_error(error: Exception, dataset: Any, index: object) -> Except
         return error
     name = type(dataset).__name__
     if -length <= number < length:
-        if not isinstance(error, IndexError):
+        if type(error) is not IndexError:
             return error
-        explained: Exception = DatasetError(
-            f"{name} has no sample {number} ({error}), though its __len__ says {length}: "
-            "one of the two is wrong"
+        explained: Exception = IndexError(
+            f"{error}. If {name} has no sample {number}, its __len__, which says {length}, is too "
+            "long"
         )
     else:
         explained = IndexOutOfRangeError(

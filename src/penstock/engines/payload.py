@@ -37,8 +37,12 @@ class Payload:
         try:
             pickled = dump_by_value(value, buffers)
         except Exception as error:
+            # The first step of the path is ours, and means nothing to the user.
+            culprit = find_culprit(value).removeprefix(f"{type(value).__name__}.")
             raise SerializationError(
-                f"cannot be sent to a worker: {error} (at {find_culprit(value)})"
+                f"{culprit} cannot be sent to worker processes: {error}. Make it in __getitem__ or "
+                "in worker_init_fn, leave it out in __getstate__, or start workers with "
+                "multiprocessing_context='fork', which inherit it"
             ) from error
         raws = [buffer.raw() for buffer in buffers]
         self.descriptor, _ = open_backing()

@@ -43,7 +43,7 @@ from penstock.engines.protocol import (
     StartFailed,
     Withheld,
 )
-from penstock.errors import SerializationError, WireError
+from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
 from penstock.transport.channel import Channel, ChannelClosed
@@ -69,6 +69,8 @@ class _Seat:
     process: BaseProcess | None = None
     channel: Channel | None = None
     slots: dict[_Key, int] = field(default_factory=dict)
+    # Whether the worker in it has its dataset.
+    ready: bool = False
     # Samples of its stream that are in batches which have arrived.
     position: int = 0
 
@@ -126,6 +128,8 @@ class ProcessEngine:
         self._poll = select.poll()
         self._watched: dict[int, _Seat] = {}
         self._unsent: set[int] = set()
+        # Leases that could not be sent, to be reported in their turn.
+        self._refused: list[Event] = []
         self._closed = False
 
     @property
@@ -223,12 +227,35 @@ class ProcessEngine:
 
     def begin_epoch(self, seed: int) -> None:
         """See `Engine.begin_epoch`."""
+        self._check_owner()
         self._serial += 1
         self._epoch_seed = seed
+        self._refused.clear()
         for seat in self._seats:
             seat.position = 0
-            self._send_begin(seat)
+            if seat.channel is None:
+                # The epoch before ended with the death of its worker.
+                self._end(seat, patience_s=0.0)
+                self._launch(seat)
+            else:
+                self._send_begin(seat)
         self.flush()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it; one that was forked since must leave it alone."""
+        return os.getpid() == self._owner
+
+    def _check_owner(self) -> None:
+        if not self.is_ours:
+            raise ClosedError(
+                "these workers belong to the process that this one was forked from; iterate the "
+                "loader again here"
+            )
+
+    def ready_seats(self) -> list[int]:
+        """See `Engine.ready_seats`."""
+        return [seat.number for seat in self._seats if seat.ready]
 
     def _send_begin(self, seat: _Seat) -> None:
         body = pickle.dumps((self._epoch_seed, seat.position))
@@ -237,17 +264,17 @@ class ProcessEngine:
     def submit(self, lease: Lease) -> None:
         """See `Engine.submit`."""
         seat = self._seats[lease.seat]
+        try:
+            body = self._serialised((lease.indices, lease.fills or None))
+        except Exception as error:
+            refusal = SerializationError(
+                f"the indices {list(lease.indices)!r:.200} of batch {lease.batch} cannot be sent "
+                f"to a worker: {error}"
+            )
+            self._refused.append(Failed(lease.seat, lease.batch, lease.attempt, 0.0, refusal))
+            return
         slot, capacity = self._arena.acquire(lease.seat)
         seat.slots[self._serial, lease.batch, lease.attempt] = slot
-        content = (lease.indices, lease.fills or None)
-        try:
-            body = pickle.dumps(content, 5)
-            by_value = b"__main__" in body and not self._inherits
-        except (pickle.PicklingError, AttributeError, TypeError):
-            by_value = True
-        if by_value:
-            # The worker does not have the program's main module to find a class in.
-            body = dump_by_value(content, [])
         self._send(
             seat,
             pack(
@@ -260,6 +287,16 @@ class ProcessEngine:
                 capacity=capacity,
             ),
         )
+
+    def _serialised(self, content: object) -> bytes:
+        try:
+            body = pickle.dumps(content, 5)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return dump_by_value(content, [])
+        # A worker may not have the program's main module to find a class in.
+        if b"__main__" in body and not self._inherits:
+            return dump_by_value(content, [])
+        return body
 
     def amend(self, lease: Lease, fills: Mapping[int, Fill]) -> None:
         """See `Engine.amend`."""
@@ -299,6 +336,10 @@ class ProcessEngine:
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`."""
+        self._check_owner()
+        if self._refused:
+            refused, self._refused = self._refused, []
+            return refused
         if timeout_s != 0:
             self.flush()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -341,6 +382,7 @@ class ProcessEngine:
     def _read(self, seat: _Seat, frame: Frame, events: list[Event]) -> None:
         kind = frame.kind
         if kind == Kind.READY:
+            seat.ready = True
             events.append(Started(seat.number))
             return
         if kind == Kind.STARTLESS:
@@ -398,6 +440,7 @@ class ProcessEngine:
     def _end(self, seat: _Seat, *, patience_s: float) -> int | None:
         """Ends a worker for sure, takes back all that it had, and returns its exit code."""
         process, seat.process = seat.process, None
+        seat.ready = False
         if process is None:
             return None
         _await_end(process, patience_s)
@@ -427,7 +470,7 @@ class ProcessEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        if self._closed or os.getpid() != self._owner:
+        if self._closed or not self.is_ours:
             return
         self._closed = True
         # All pipes first, so that the workers leave side by side.
@@ -462,10 +505,6 @@ def _exit_in_words(code: int | None) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     try:
-        name = signal.Signals(-code).name
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
-        name = f"signal {-code}"
-    hint = ""
-    if name == "SIGKILL":
-        hint = ": often the kernel, for want of memory; lower num_workers or prefetch_factor"
-    return f"was killed by {name}{hint}"
+        return f"was killed by signal {-code}"

@@ -158,6 +158,9 @@ class Engine(Protocol):
             seed: what the random numbers of the epoch's samples are derived from.
         """
 
+    def ready_seats(self) -> list[int]:
+        """Workers that have their dataset since an epoch before; of others comes a `Started`."""
+
     def submit(self, lease: Lease) -> None:
         """Sends a lease to its worker."""
 

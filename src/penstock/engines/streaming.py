@@ -38,7 +38,7 @@ class StreamFetcher:
         self._iterator: Iterator[Any] | None = None
         self._samples: list[Any] = []
         self._failures: list[Failure] = []
-        self._broken_generator = False
+        self._over = False
         self.pulled = 0
 
     def begin_epoch(self, skip: int = 0) -> None:
@@ -48,7 +48,7 @@ class StreamFetcher:
             skip: samples to pass over, since a worker before has delivered them.
         """
         self._iterator = None
-        self._broken_generator = False
+        self._over = False
         self._samples, self._failures = [], []
         self._skip = skip
         self.pulled = 0
@@ -78,7 +78,7 @@ class StreamFetcher:
                 break
             except Exception as error:
                 failure = self._describe(error)
-                if job.sample_errors == "raise" or isinstance(error, _GeneratorDiedError):
+                if job.sample_errors == "raise" or self._over:
                     return Broken(failure)
                 if job.sample_errors == "ask":
                     return Held([failure])
@@ -91,7 +91,7 @@ class StreamFetcher:
         return self._collate(samples, batch, failures)
 
     def _pull(self) -> Any:
-        if self._broken_generator:
+        if self._over:
             raise StopIteration
         if self._iterator is None:
             self._iterator = iter(self._job.dataset)
@@ -101,13 +101,14 @@ class StreamFetcher:
             sample = next(self._iterator)
         except StopIteration:
             self.pulled -= 1
+            self._over = True
             raise
         except Exception as error:
             if self._job.sample_errors != "raise" and inspect.isgenerator(self._iterator):
                 # Its next `next()` would say that the stream has ended, and the rest of it
                 # would be lost in silence.
-                self._broken_generator = True
-                raise _GeneratorDiedError(
+                self._over = True
+                raise DatasetError(
                     f"{type(self._job.dataset).__name__}.__iter__ is a generator, which cannot go "
                     f"on behind the sample that raised {type(error).__name__}: {error}. Catch the "
                     "exception inside it, return an iterator object whose __next__ may raise and "
@@ -146,7 +147,3 @@ class StreamFetcher:
         else:
             source = f"{type(self._job.dataset).__name__}, sample {index} of its stream"
         return describe(error, index=index, source=source, seat=self._seat)
-
-
-class _GeneratorDiedError(DatasetError):
-    """A generator was asked to go on behind an exception."""

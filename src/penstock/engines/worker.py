@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -79,6 +80,7 @@ def _get_ready(
     seat: int, seed: int, channel: Channel, writer: SlotWriter, job: Any
 ) -> _Worker | None:
     """Makes the dataset ready as torch's workers do, or tells the parent why it cannot be."""
+    step = "the dataset, as it was unpickled"
     try:
         torch.set_num_threads(1)
         if not isinstance(job, Job):
@@ -87,11 +89,14 @@ def _get_ready(
         torch_worker._worker_info = torch_worker.WorkerInfo(
             id=seat, num_workers=job.seats, seed=seed + seat, dataset=job.dataset
         )
+        step = "worker_init_fn"
         if job.worker_init_fn is not None:
             job.worker_init_fn(seat)
         worker = _Worker(job, seat, channel, writer)
     except Exception as error:
-        channel.send_all(pack(Kind.STARTLESS, encode(describe(error, seat=seat), None)))
+        failure = describe(error, seat=seat)
+        told = f"{failure.message} (raised by {step})"
+        channel.send_all(pack(Kind.STARTLESS, encode(replace(failure, message=told), None)))
         return None
     channel.send_all(pack(Kind.READY))
     return worker

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.errors import SampleError, TooManySkippedError
-from penstock.options import ErrorPolicy
+from penstock.errors import OptionError, SampleError, TooManySkippedError
+from penstock.options import ErrorPolicy, is_slip
 
 # So many causes are shown when an epoch is stopped: enough to see a pattern.
 SHOWN_CAUSES = 5
@@ -34,11 +34,20 @@ class Ledger:
         self.skipped: list[SampleError] = []
 
     def decide(self, error: SampleError) -> Literal["skip", "raise"] | Replacement:
-        """What the policy says of a bad sample. Call it once for each, in delivery order."""
+        """What the policy says of a bad sample. Call it once for each, in delivery order.
+
+        Raises:
+            OptionError: the user's function returned nothing that could be meant.
+        """
         on_error = self._policy.on_error
         answer = on_error(error) if callable(on_error) else on_error
         if isinstance(answer, str) and answer in ("skip", "raise"):
             return "skip" if answer == "skip" else "raise"
+        if is_slip(answer):
+            raise OptionError(
+                f"on_error returned {answer!r} for {error}; return 'skip', 'raise', or a sample to "
+                "use instead"
+            )
         return Replacement(answer)
 
     def record(self, error: SampleError) -> None:
@@ -51,10 +60,12 @@ class Ledger:
         if len(self.skipped) <= self._policy.allowed(self._planned, self.read):
             return
         total = self._planned if self._planned is not None else self.read
+        allowed = self._policy.allowed(self._planned, self.read)
         shown = "".join(f"\n  {skipped}" for skipped in self.skipped[:SHOWN_CAUSES])
         raise TooManySkippedError(
             f"{len(self.skipped)} of {total} samples were skipped, more than "
-            f"max_skipped={self._policy.max_skipped!r} allows. Mend the data, or allow more "
-            f"(a count, a fraction, or None for no limit). The first causes:{shown}",
+            f"max_skipped={self._policy.max_skipped!r} allows, which is {allowed:g}. Mend the "
+            "data, or allow more (a count, a fraction, or None for no limit). The first "
+            f"causes:{shown}",
             list(self.skipped),
         )

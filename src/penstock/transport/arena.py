@@ -42,6 +42,9 @@ FILE_STRIDE_BYTES = 1 << 34
 GROWTH_STEP_BYTES = 1 << 20
 # Below this, asking how much memory is left costs more than it can save.
 CHECKED_GROWTH_BYTES = 8 << 20
+# A mapping holds a descriptor, of which a process has about a thousand. In the usual case there
+# are fewer slots than this, and each is mapped once.
+MOST_MAPPED_SLOTS = 64
 # Left to the rest of the machine when a slot grows.
 RESERVE_BYTES = 64 << 20
 
@@ -146,6 +149,7 @@ class Arena:
         self._slots: list[_Slot] = []
         self._free: list[int] = []
         self._lent = 0
+        self._mapped: deque[int] = deque()
         # Filled by finalizers, which may run inside the garbage collector, at any moment and in
         # any thread: appending to a deque is all that they do, and it takes no lock.
         self._came_back: deque[int] = deque()
@@ -195,8 +199,16 @@ class Arena:
         slot = self._slots[number]
         memory = slot.memory
         if memory is None or memory.size < used:
-            memory = map_slot(self.descriptor, number * self.stride, slot.capacity)
+            try:
+                memory = map_slot(self.descriptor, number * self.stride, slot.capacity)
+            except OSError:
+                self._free.append(number)
+                raise
             slot.memory = memory
+            self._mapped.append(number)
+            if len(self._mapped) > MOST_MAPPED_SLOTS:
+                # Views keep their mapping; a slot without any is mapped again when it is used.
+                self._slots[self._mapped.popleft()].memory = None
         self._collect()
         if self._lent >= self._most_lent:
             self._free.append(number)

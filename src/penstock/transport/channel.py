@@ -43,7 +43,7 @@ class Channel:
         self.read_fd = incoming.fileno()
         self.write_fd = outgoing.fileno()
         self._reader = FrameReader()
-        self._outbox: list[bytes] = []
+        self._outbox: list[bytes | memoryview] = []
         if not blocking:
             os.set_blocking(self.read_fd, False)
             os.set_blocking(self.write_fd, False)
@@ -67,7 +67,7 @@ class Channel:
             outbox.clear()
             sent = self._write(data)
             if sent < len(data):
-                outbox.append(data[sent:])
+                outbox.append(memoryview(data)[sent:])
                 return False
         return True
 
@@ -105,6 +105,8 @@ class Channel:
         self._outbox.clear()
         self._incoming.close()
         self._outgoing.close()
+        # Their numbers are given to whatever is opened next.
+        self.read_fd = self.write_fd = -1
 
     def _write(self, data: bytes | memoryview) -> int:
         try:

@@ -311,7 +311,14 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {
 }
 
 
+def _refuse_file(file: io.TextIOWrapper) -> _Reduction:
+    # cloudpickle would read the whole file and send a copy of its text.
+    raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
+
+
 class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Sends functions and classes that cannot be imported along with the value."""
 
-    dispatch_table: ClassVar = ChainMap(_REDUCERS, cloudpickle.Pickler.dispatch_table)
+    dispatch_table: ClassVar = ChainMap(
+        {**_REDUCERS, io.TextIOWrapper: _refuse_file}, cloudpickle.Pickler.dispatch_table
+    )

@@ -106,7 +106,10 @@ class FrameReader:
     """Puts frames together from whatever pieces a pipe gives."""
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._pieces: list[bytes] = []
+        # Bytes to come before anything can be whole: until then pieces are only put by, since
+        # joining a long frame with each of them would take time in the square of its length.
+        self._missing = 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are whole now; the rest waits for more data.
@@ -114,11 +117,16 @@ class FrameReader:
         Raises:
             WireError: this cannot be the start of a frame.
         """
-        if self._kept:
-            data = self._kept + data
+        if self._pieces:
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data = b"".join(self._pieces)
         frames: list[Frame] = []
         view = memoryview(data)
         at, end = 0, len(data)
+        needed = _HEADER.size
         while end - at >= _HEADER.size:
             magic, kind, size, *lease = _HEADER.unpack_from(view, at)
             if magic != _MAGIC or size > _MOST_BODY_BYTES:
@@ -128,13 +136,15 @@ class FrameReader:
                 )
             body_at = at + _HEADER.size
             if end - body_at < size:
+                needed += size
                 break
             at = body_at + size
             frames.append(Frame._make((kind, *lease, view[body_at:at])))
-        self._kept = data[at:]
+        self._pieces = [data[at:]] if at < end else []
+        self._missing = needed - (end - at)
         return frames
 
     @property
     def torn(self) -> bool:
         """Whether a frame has begun that is not whole."""
-        return bool(self._kept)
+        return bool(self._pieces)

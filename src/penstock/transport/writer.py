@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.transport.arena import Bytes, grow_slot, map_slot
+from penstock.transport.arena import MOST_MAPPED_SLOTS, Bytes, grow_slot, map_slot
 
 # What arrays are aligned to: a cache line, and enough for every vector instruction.
 ALIGNMENT_BYTES = 64
@@ -78,7 +78,10 @@ class SlotWriter:
             # Arrays made in the smaller mapping stay valid: it shows the same pages, and lives
             # until they die.
             memory = map_slot(self._descriptor, offset, self._capacity)
+            self._mapped.pop(self._slot, None)
             self._mapped[self._slot] = memory
+            if len(self._mapped) > MOST_MAPPED_SLOTS:
+                del self._mapped[next(iter(self._mapped))]
         self._memory = memory
         address = int(memory.__array_interface__["data"][0])
         self._ranges.append((address, address + memory.size, memory))
