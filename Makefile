@@ -20,7 +20,7 @@ check: $(INSTALLED)
 	scripts/check
 
 bench: $(INSTALLED)
-	$(VENV)/bin/python benchmarks/run.py
+	$(VENV)/bin/python -m benchmarks.run
 
 # The stamp is written last: an installation that was interrupted is done again. The constraints
 # are given twice because pip builds in an environment of its own, which only the variable reaches.

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import first_batch, throughput
 from benchmarks.throughput import Workload
 from benchmarks.workloads import Photographs, Records, Scalars, Tensors

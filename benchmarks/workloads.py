@@ -62,7 +62,8 @@ class Records(Dataset[dict[str, Any]]):
 
 
 class Photographs(Dataset[tuple[torch.Tensor, int]]):
-    """Photographs from files, decoded and resized by Pillow, as a user would write it."""
+    """Photographs from files, as a user would write it: Pillow decodes and resizes, and the
+    sample is float32 from 0 to 1, C×H×W, as torchvision's `ToTensor` makes it."""
 
     def __init__(self, folder: Path, length: int) -> None:
         self.paths = []
@@ -86,4 +87,4 @@ def _decode(path: Path) -> torch.Tensor:
 
     with Image.open(path) as image:
         resized = image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float().div_(255)

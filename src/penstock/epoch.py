@@ -64,10 +64,6 @@ _log = logging.getLogger("penstock")
 
 # So many deaths of workers in one epoch are a crash loop, whatever their cause.
 MAX_RESTARTS = 1000
-# A caller that comes back within this time, for batches that take a worker no longer than that,
-# is one whose orders to the workers are put together.
-HURRIED_CALLER_S = 50e-6
-HURRIED_BATCH_S = 300e-6
 # So many workers in a row that die before they have their dataset, besides one for each seat, which
 # something else may have killed together, mean that none will come up.
 MAX_FAILED_STARTS = 3
@@ -133,7 +129,6 @@ class EpochRun(Iterator[Any]):
         self._stopped = False
         self._claim_broken = False
         self._answers: dict[tuple[int | None, object], Fill] = {}
-        self._returned = 0.0
         self._deaths: dict[int, str] = {}
         self._ready_seats = set(engine.ready_seats())
         self._failed_starts = 0
@@ -198,10 +193,9 @@ class EpochRun(Iterator[Any]):
             # Work for the workers first: they have it while the training loop computes.
             self._scheduler.fill()
             self._carry_out()
-            if not self._hurried(began):
-                self._engine.flush()
+            self._engine.flush()
             opened = self._open(delivery)
-        self._returned = self.recorder.delivered(opened.samples, began)
+        self.recorder.delivered(opened.samples, began)
         self._check_claim()
         return opened.value
 
@@ -269,21 +263,6 @@ class EpochRun(Iterator[Any]):
         self._release()
 
     # How the wheel turns.
-
-    def _hurried(self, began: float) -> bool:
-        """Whether orders to the workers may wait for the next call, which is about to come.
-
-        A write that wakes a worker costs as much as a small batch. So where batches are small and
-        the caller comes back at once, orders are kept until nothing is ready any more, and
-        go out together. Should the caller tarry this time, the workers miss the time of a
-        window of small batches, and no more.
-        """
-        recorder = self.recorder
-        return (
-            began - self._returned < HURRIED_CALLER_S
-            and recorder.busy_s < HURRIED_BATCH_S * recorder.batches
-            and self._scheduler.deliverable
-        )
 
     def _next_delivery(self, began: float) -> Delivery[Result] | None:
         """The next delivery; waits for it. None at the end."""

@@ -40,6 +40,9 @@ from penstock.transport.writer import SlotWriter
 # After a lease that took this long, the inbox is looked at before the next: an order to
 # drop that one may have come. Looking takes 1 µs.
 _LOOK_AFTER_S = 0.0005
+# After a lease shorter than this, the next one is looked out for this long before going to sleep.
+SPIN_BELOW_S = 0.0003
+SPIN_S = 0.0002
 
 
 def worker_main(
@@ -136,6 +139,9 @@ class _Worker:
         while True:
             frame = self._next()
             if frame is None:
+                if 0.0 < took_s < SPIN_BELOW_S:
+                    self._channel.spin(SPIN_S)
+                    took_s = 0.0
                 self._receive()
             else:
                 began = time.perf_counter()

@@ -69,15 +69,12 @@ class StatisticsRecorder:
         self._first: float | None = None
         self._ended: float | None = None
 
-    def delivered(self, samples: int, wait_began: float) -> float:
+    def delivered(self, samples: int, wait_began: float) -> None:
         """A batch is handed over.
 
         Args:
             samples: how many are in it.
             wait_began: `time.perf_counter()` when `next()` was called.
-
-        Returns:
-            `time.perf_counter()` now.
         """
         now = time.perf_counter()
         self.batches += 1
@@ -85,7 +82,6 @@ class StatisticsRecorder:
         self.waited_s += now - wait_began
         if self._first is None:
             self._first = now
-        return now
 
     def ended(self) -> None:
         """The epoch is over: its clock stops."""

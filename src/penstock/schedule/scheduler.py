@@ -64,7 +64,7 @@ class DonorPlan(Plan, Protocol):
         """What is left of a batch that was given out; nothing: it is no more."""
 
 
-class _State(enum.Enum):
+class _State(enum.IntEnum):
     QUEUED = enum.auto()
     LENT = enum.auto()
     OPEN = enum.auto()
