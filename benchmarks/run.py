@@ -23,9 +23,9 @@ LEAST_ROUNDS = 5
 
 WORKLOADS = {
     "scalars": Workload("scalars", functools.partial(Scalars, 64 * 3000), 15.0),
-    "uint8": Workload("uint8 3×224×224", functools.partial(Tensors, 64 * 120, torch.uint8), 4.0),
+    "uint8": Workload("uint8 3×224×224", functools.partial(Tensors, 64 * 300, torch.uint8), 4.0),
     "float32": Workload(
-        "float32 3×224×224", functools.partial(Tensors, 64 * 60, torch.float32), 2.5
+        "float32 3×224×224", functools.partial(Tensors, 64 * 100, torch.float32), 2.5
     ),
     "records": Workload("dicts of arrays and strings", functools.partial(Records, 64 * 250), 3.0),
     "photographs": Workload(

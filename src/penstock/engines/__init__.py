@@ -2,13 +2,21 @@
 
 protocol.py     what every engine does, and what it reports
 job.py          what is to be done with a dataset: the same for every engine
-fetch.py        a lease → a batch, with the policy for bad samples
+
+fetch.py        a lease of a map-style dataset → what became of it
+streaming.py    the same for a stream
+collation.py    the last step of both: samples → batch
+outcome.py      what became of a lease
 randomness.py   the same random numbers for a sample wherever it is made
 failure.py      an exception on its way from a worker to the training loop
-inline.py       in the training process itself
-process.py      in worker processes: the parent's side
+naming.py       what a sample is called in a message
+
+inline.py       leases in the training process itself
+process.py      leases in worker processes: the parent's side
 worker.py       … and the worker's
 launch.py       how worker processes are started, under each start method
 payload.py      the dataset on its way to the workers: serialised once
+boot.py         the first thing that a spawned worker runs
 preload.py      what a fork server imports ahead
+heap.py         how a worker keeps memory for the next sample
 """

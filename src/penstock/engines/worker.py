@@ -26,6 +26,7 @@ from torch.utils.data._utils import worker as torch_worker
 
 from penstock.engines.failure import describe
 from penstock.engines.fetch import Fetcher
+from penstock.engines.heap import keep_freed_memory
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.payload import load_payload
@@ -86,6 +87,7 @@ def _get_ready(
     step = "the dataset, as it was unpickled"
     try:
         torch.set_num_threads(1)
+        keep_freed_memory()
         if not isinstance(job, Job):
             job = load_payload(job.detach())
         seed_process(seed, seat)

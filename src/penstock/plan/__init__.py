@@ -7,6 +7,7 @@ batches of sample indices, in order, and for every seed the same ones.
     order.py     a seeded order of the epoch's samples
     batches.py   the order cut into batches, and who takes a skipped sample's place
     streams.py   whose turn it is, where every worker reads a stream of its own
+    turns.py     whose turn it is among several loaders
 """
 
 from penstock.plan.batches import Chunks, GivenBatches, RefillingBatches

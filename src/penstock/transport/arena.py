@@ -118,9 +118,18 @@ def _allocate(descriptor: int, offset: int, size: int) -> None:
         os.ftruncate(descriptor, offset + size)
 
 
-def map_slot(descriptor: int, offset: int, size: int) -> Bytes:
-    """The first `size` bytes of a slot as an array; unmapped when its last view dies."""
-    return np.frombuffer(mmap.mmap(descriptor, size, offset=offset), np.uint8)
+def map_slot(descriptor: int, offset: int, size: int, *, all_at_once: bool = False) -> Bytes:
+    """The first `size` bytes of a slot as an array; unmapped when its last view dies.
+
+    Args:
+        descriptor: the arena's file.
+        offset: where the slot begins.
+        size: bytes to map.
+        all_at_once: whether to set up all pages now: it takes a third of the time
+            that the faults take by which they would be set up one by one.
+    """
+    flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if all_at_once else 0)
+    return np.frombuffer(mmap.mmap(descriptor, size, flags=flags, offset=offset), np.uint8)
 
 
 class _Slot:

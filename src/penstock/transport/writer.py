@@ -77,7 +77,7 @@ class SlotWriter:
         if memory is None or memory.size < end:
             # Arrays made in the smaller mapping stay valid: it shows the same pages, and lives
             # until they die.
-            memory = map_slot(self._descriptor, offset, self._capacity)
+            memory = map_slot(self._descriptor, offset, self._capacity, all_at_once=True)
             self._mapped.pop(self._slot, None)
             self._mapped[self._slot] = memory
             if len(self._mapped) > MOST_MAPPED_SLOTS:
