@@ -33,7 +33,8 @@ def main(folder: Path) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     for epoch in range(2):
         seen: set[int] = set()
-        for images, indices in loader:
+        # A sample is (image, index), or (image, label, index) for a folder of classes.
+        for images, *_, indices in loader:
             # Guesses how bright a picture is: an aim that any pictures can serve.
             inputs = images.float() / 255
             loss = (model(inputs).squeeze(1) - inputs.mean((1, 2, 3))).square().mean()

@@ -23,7 +23,8 @@ def main(folder: Path) -> None:
     seen = []
     # max_skipped=None: however many are broken; the default stops at one in a hundred.
     samples = penstock.iterate(dataset, workers=4, on_error="skip", max_skipped=None)
-    for index, (image, _) in samples:
+    # A sample is (image, index), or (image, label, index) for a folder of classes.
+    for index, (image, *_) in samples:
         total += float(image.float().mean())
         seen.append(index)
     for error in samples.skipped:

@@ -427,6 +427,25 @@ class FaultyIterator:
         return self.at
 
 
+class Nameless(FaultyIterator):
+    def describe(self) -> str:
+        raise LookupError("no name")
+
+
+class NamelessStream(FaultyStream):
+    def __iter__(self) -> Any:
+        return Nameless()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_that_cannot_name_its_samples_loses_none(workers: int) -> None:
+    loader = penstock.DataLoader(
+        NamelessStream(), batch_size=4, num_workers=workers, on_error="skip", max_skipped=1
+    )
+    assert [int(i) for batch in loader for i in batch] == [i for i in range(30) if i != 5]
+    assert "describe() raised LookupError('no name')" in loader.skipped[0].source
+
+
 def test_a_streams_bad_sample_is_decided_on_once_though_its_worker_dies() -> None:
     asked = []
 

@@ -4,11 +4,13 @@ How it is layered, each line resting on those below it:
 
     cli                         the command line
     loader, pool, combine       the front doors: DataLoader, iterate, concurrent
+    pinning                     batches copied to page-locked memory
     epoch                       one epoch: the scheduler decides, an engine does it
     engines                     where samples are made: in this process, in workers
     transport  collate  datasets    bytes between processes · samples to batch · what can be read
     plan  schedule  observe     which sample goes where · who does what, when · counts and times
-    options  errors             checked settings · the tree of exceptions
+    options                     checked settings
+    errors                      the tree of exceptions
 
 Importing this package imports nothing else; each name below is fetched when it is first used.
 """

@@ -4,8 +4,8 @@
                  ^                     │
                  └──────events─────────┘      next() turns this wheel until a batch comes off
 
-It turns only inside `next()`, in the caller's thread. Workers go on meanwhile, as far as the window
-of leases reaches.
+It turns only inside `next()` and `ready()`, in the caller's thread. Workers go on meanwhile, as far
+as the window of leases reaches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,7 @@ from penstock.schedule import (
     Replacement,
     Scheduler,
 )
+from penstock.schedule.scheduler import MAX_DEATHS_PER_BATCH
 
 _log = logging.getLogger("penstock")
 
@@ -129,7 +130,7 @@ class EpochRun(Iterator[Any]):
         self._stopped = False
         self._claim_broken = False
         self._answers: dict[tuple[int | None, object], Fill] = {}
-        self._deaths: dict[int, str] = {}
+        self._deaths: list[str] = []
         self._ready_seats = set(engine.ready_seats())
         self._failed_starts = 0
         self._closed = False
@@ -149,9 +150,7 @@ class EpochRun(Iterator[Any]):
         engine.begin_epoch(settings.seed)
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
-        self._scheduler.fill()
-        self._carry_out()
-        engine.flush()
+        self._give_work()
 
     def __iter__(self) -> EpochRun:
         return self
@@ -191,9 +190,7 @@ class EpochRun(Iterator[Any]):
                 self.close()
                 raise StopIteration
             # Work for the workers first: they have it while the training loop computes.
-            self._scheduler.fill()
-            self._carry_out()
-            self._engine.flush()
+            self._give_work()
             opened = self._open(delivery)
         self.recorder.delivered(opened.samples, began)
         self._check_claim()
@@ -207,10 +204,8 @@ class EpochRun(Iterator[Any]):
             self._turn(0.0)
             # Only opening it tells whether anything is left in a batch.
             while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
+                self._give_work()
                 self._ahead = self._open(delivery)
-            self._scheduler.fill()
-            self._carry_out()
-            self._engine.flush()
         except Exception as error:
             self._error_ahead = error
             return True
@@ -287,12 +282,16 @@ class EpochRun(Iterator[Any]):
                 self._handle(event)
             if self._asks:
                 self._decide_all()
-            self._scheduler.fill()
-            self._carry_out()
+            self._give_work()
         except Exception:
             # Something may have been heard and not been dealt with.
             self.close()
             raise
+
+    def _give_work(self) -> None:
+        self._scheduler.fill()
+        self._carry_out()
+        self._engine.flush()
 
     def _carry_out(self) -> None:
         for command in self._scheduler.commands():
@@ -330,9 +329,8 @@ class EpochRun(Iterator[Any]):
 
     def _replace(self, death: Died) -> None:
         """Puts a new worker in the place of one that died, and has its leases done again."""
-        suspect = self._scheduler.remove_worker(death.seat)
-        if suspect is not None:
-            self._deaths[suspect.batch] = death.cause
+        self._deaths.append(death.cause)
+        self._scheduler.remove_worker(death.seat)
         if death.seat in self._ready_seats:
             self._ready_seats.discard(death.seat)
         else:
@@ -387,9 +385,6 @@ class EpochRun(Iterator[Any]):
 
     def _open(self, delivery: Delivery[Result]) -> Opened | None:
         """The batch of a delivery, if there is anything in it; the error in its place is raised."""
-        # Work for the workers first: they have it while the training loop computes.
-        self._scheduler.fill()
-        self._carry_out()
         if delivery.error is not None:
             if isinstance(delivery.error, TooManySkippedError):
                 self.close()
@@ -432,10 +427,10 @@ def _end(
     release()
 
 
-def _died_too_often(deaths: Mapping[int, str], lease: Lease) -> WorkerDiedError:
+def _died_too_often(deaths: Sequence[str], lease: Lease) -> WorkerDiedError:
     return WorkerDiedError(
-        f"{deaths.get(lease.batch, 'a worker died')}, the {lease.attempt + 1}th to die at batch "
-        f"{lease.batch} with samples {list(lease.indices)!r:.200}. Either one of them crashes it: "
-        "fetch each in a process of its own, as with python -X faulthandler. Or the machine runs "
-        "out of memory: lower num_workers, prefetch_factor or batch_size"
+        f"{deaths[-1]}, the {MAX_DEATHS_PER_BATCH}th to die at batch {lease.batch} with samples "
+        f"{list(lease.indices)!r:.200}. Either one of them crashes it: fetch each in a process of "
+        "its own, as with python -X faulthandler. Or the machine runs out of memory: lower "
+        "num_workers, prefetch_factor or batch_size"
     )

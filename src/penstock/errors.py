@@ -16,8 +16,8 @@
     ├── WireError (RuntimeError)          bytes from a worker are not what a worker writes
     └── ClosedError (RuntimeError)        the iterator was closed by its owner
 
-Each class also derives from the built-in exception that a program written for
-`torch.utils.data.DataLoader` would catch in the same place.
+Those that are raised by themselves also derive from the built-in exception that a program written
+for `torch.utils.data.DataLoader` would catch in the same place.
 """
 
 from __future__ import annotations

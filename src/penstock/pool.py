@@ -271,7 +271,7 @@ class _Indexed:
 
     def describe(self, index: int) -> str:
         """What a message calls the sample."""
-        return name_source(self.dataset, index, LookupError())
+        return name_source(self.dataset, index)
 
 
 class _LeaseSize:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from multiprocessing import connection, resource_tracker
 from typing import Any, cast
 
 from penstock.cli.report import Report
 from penstock.cli.request import Request
 from penstock.cli.screen import Screen
 from penstock.datasets import ImageDataset, ResizeCrop
+from penstock.engines.launch import interrupts_held
 from penstock.epoch import EpochRun
 from penstock.loader import DataLoader
 from penstock.observe.progress import Progress, RecentRate
@@ -38,7 +39,7 @@ def consume(request: Request, report: Report, screen: Screen) -> None:
     # One label for all: sub-folders are then no classes, and any tree of pictures will do.
     dataset = ImageDataset(request.source, ResizeCrop(request.size), labels=lambda _: 0)
     report.total = len(dataset)
-    with _deaf_children(request.start_method or multiprocessing.get_start_method()):
+    with interrupts_held(request.start_method or multiprocessing.get_start_method()):
         loader = DataLoader(
             dataset,
             batch_size=request.batch_size,
@@ -119,7 +120,7 @@ def _batches(epoch: EpochRun, *, tick: Callable[[], None]) -> Iterator[Any]:
     due = time.monotonic()
     while True:
         while not epoch.ready() and (handles := epoch.wait_handles()):
-            connection.wait(handles, TICK_S)
+            _wait_for_any(handles, TICK_S)
             if time.monotonic() >= due:
                 tick()
                 due = time.monotonic() + TICK_S
@@ -133,21 +134,12 @@ def _batches(epoch: EpochRun, *, tick: Callable[[], None]) -> Iterator[Any]:
         yield batch
 
 
-@contextlib.contextmanager
-def _deaf_children(start_method: str) -> Iterator[None]:
-    """Processes that begin in here never hear of Ctrl-C, which a terminal sends to all of a group.
-
-    A worker ignores it once it runs; while its interpreter and torch are being loaded, it would
-    die of it with a traceback on the screen. A Ctrl-C meanwhile reaches this process afterwards.
-    """
-    if start_method != "fork":
-        # multiprocessing's resource tracker lets the signal through again when it is started.
-        resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _wait_for_any(handles: list[int], timeout_s: float) -> None:
+    """Waits until one of the pipe ends can be read, or written."""
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN | select.POLLOUT)
+    poll.poll(timeout_s * 1000)
 
 
 @contextlib.contextmanager

@@ -161,7 +161,7 @@ def start_process(
         target=target, args=arguments, name=name, daemon=True
     )
     try:
-        with _interrupts_held(context):
+        with interrupts_held(start_method(context)):
             # A forked child has the module already, and would inherit the lock that is held here.
             if needs_main or start_method(context) == "fork":
                 process.start()
@@ -181,13 +181,16 @@ def start_process(
 
 
 @contextmanager
-def _interrupts_held(context: BaseContext) -> Iterator[None]:
+def interrupts_held(method: str) -> Iterator[None]:
     """Keeps Ctrl-C from processes that are being started, which do not ignore it yet.
 
     A child inherits what is held back, until it has said itself that it ignores the signal; this
     process gets it when it is started.
+
+    Args:
+        method: the start method.
     """
-    if start_method(context) != "fork":
+    if method != "fork":
         # It is started with the first process, and lets go of the signal when it is.
         resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

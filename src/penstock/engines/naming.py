@@ -8,30 +8,52 @@ from typing import Any
 
 from torch.utils.data import ConcatDataset, Subset
 
+from penstock.datasets.describe import DescribesCurrent, DescribesSamples
 from penstock.errors import IndexOutOfRangeError
 
 
-def name_source(dataset: Any, index: object, error: BaseException) -> str:
+def name_source(dataset: Any, index: object, error: BaseException | None = None) -> str:
     """Where a sample comes from: a path if that can be known, else the dataset and index.
 
     Args:
-        dataset: asked for `describe(index)` if it has that; torch's `Subset` and
-            `ConcatDataset` are looked through.
+        dataset: asked if it is a `DescribesSamples`; torch's `Subset` and `ConcatDataset`
+            are looked through.
         index: the sample.
         error: what it raised; an `OSError` often knows the file.
     """
     try:
         dataset, index = _unwrap(dataset, index)
-        describe = getattr(dataset, "describe", None)
-        if callable(describe):
-            return str(describe(index))
+        if isinstance(dataset, DescribesSamples):
+            return str(dataset.describe(index))  # type: ignore[arg-type]
     except Exception as failed:
         # The sample is at fault already; that it cannot be named either must not hide that.
         return f"{type(dataset).__name__}[{index!r}], describe() raised {failed!r}"
-    filename = getattr(error, "filename", None)
-    if isinstance(filename, (str, bytes)):
-        return filename if isinstance(filename, str) else repr(filename)
-    return f"{type(dataset).__name__}[{index!r}]"
+    return _file_of(error) or f"{type(dataset).__name__}[{index!r}]"
+
+
+def name_current(iterator: object, dataset: Any, index: int, error: BaseException) -> str:
+    """Where the sample comes from that a stream is at; as `name_source`.
+
+    Args:
+        iterator: of the dataset; asked if it is a `DescribesCurrent`.
+        dataset: the stream.
+        index: the sample's number in it.
+        error: what it raised.
+    """
+    name = f"{type(dataset).__name__}, sample {index} of its stream"
+    try:
+        if isinstance(iterator, DescribesCurrent):
+            return str(iterator.describe())
+    except Exception as failed:
+        return f"{name}, describe() raised {failed!r}"
+    return _file_of(error) or name
+
+
+def _file_of(error: BaseException | None) -> str:
+    name = error.filename if isinstance(error, OSError) else None
+    if isinstance(name, bytes):
+        return repr(name)
+    return name if isinstance(name, str) else ""
 
 
 def none_error(index: object) -> TypeError:

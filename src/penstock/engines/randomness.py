@@ -59,8 +59,7 @@ class _NumPy:
     """The functions of `numpy.random`."""
 
     def __init__(self) -> None:
-        self._known = False
-        self._tail = _Words()
+        self._address = 0
         self._bit_generator: Any = None
 
     def seed(self, seed: int) -> None:

@@ -10,6 +10,7 @@ from penstock.collate.into_slot import Allocate
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
+from penstock.engines.naming import name_current
 from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
 from penstock.engines.protocol import NOTHING_LEFT
 from penstock.errors import DatasetError
@@ -138,12 +139,5 @@ class StreamFetcher:
 
     def _describe(self, error: Exception) -> Failure:
         index = self.pulled - 1
-        name = getattr(self._iterator, "describe", None)
-        filename = getattr(error, "filename", None)
-        if callable(name):
-            source = str(name())
-        elif isinstance(filename, str):
-            source = filename
-        else:
-            source = f"{type(self._job.dataset).__name__}, sample {index} of its stream"
+        source = name_current(self._iterator, self._job.dataset, index, error)
         return describe(error, index=index, source=source, seat=self._seat)

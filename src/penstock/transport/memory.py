@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-# cgroup v2, then v1: (limit, usage, statistics with the page cache in it)
+# cgroup v2, then v1: (limit, usage). The usage counts cached files, which could be dropped.
 _CGROUP_FILES = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
