@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Iterator
 
@@ -18,6 +19,15 @@ _LEAK_TIMEOUT_S = 10.0
 # bounds the whole test. The rest stays as Hypothesis chose it, which knows whether this is CI.
 settings.register_profile("penstock", settings(), deadline=None)
 settings.load_profile("penstock")
+
+
+def pytest_collection_finish() -> None:
+    """Takes torch and all the tests, which stay, out of the garbage collector's sight.
+
+    Each look for leaks collects first, and would go through all of them.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=multiprocessing.get_all_start_methods())

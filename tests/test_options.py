@@ -109,10 +109,10 @@ def test_a_count_is_returned_as_an_int(value):
 
 
 @pytest.mark.parametrize("value", [2.0, "2", None, True, [2]])
-def test_what_is_no_whole_number_is_named_with_the_remedy(value):
+def test_what_is_no_whole_number_is_named(value):
     with pytest.raises(OptionError) as caught:
         check_count("workers", value, least=0, remedy="count them")
-    assert str(caught.value) == f"workers={value!r} is not a whole number; count them"
+    assert str(caught.value) == f"workers={value!r}: a whole number is expected, as an int"
 
 
 def test_a_count_that_is_too_small_is_named_with_the_bound():
@@ -134,7 +134,8 @@ def check(**changed: Any) -> None:
         "timeout": 0,
         "seed": None,
     }
-    check_arguments(**(arguments | changed))
+    others = {"sampler": None, "collate_fn": None, "worker_init_fn": None}
+    check_arguments(**(others | arguments | changed))
 
 
 @pytest.mark.parametrize(
@@ -162,19 +163,19 @@ def test_arguments_that_can_be_used_pass(arguments):
     ("arguments", "message"),
     [
         ({"num_workers": -1}, "num_workers=-1 must be at least 0; .* use num_workers=0"),
-        ({"num_workers": 1.0}, "num_workers=1.0 is not a whole number"),
-        ({"num_workers": True}, "num_workers=True is not a whole number"),
+        ({"num_workers": 1.0}, "num_workers=1.0: a whole number is expected"),
+        ({"num_workers": True}, "num_workers=True: a whole number is expected"),
         ({"num_workers": 0, "prefetch_factor": 2}, "prefetch_factor=2, num_workers=0"),
         ({"prefetch_factor": 0}, "prefetch_factor=0 must be at least 1"),
-        ({"prefetch_factor": "2"}, "prefetch_factor='2' is not a whole number"),
+        ({"prefetch_factor": "2"}, "prefetch_factor='2': a whole number is expected"),
         ({"timeout": -1}, "timeout=-1; give seconds, or 0"),
         ({"timeout": "1"}, "timeout='1'"),
         ({"timeout": True}, "timeout=True"),
         ({"timeout": None}, "timeout=None"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1; .* None to get single samples"),
-        ({"batch_size": 2.5}, "batch_size=2.5 is not a whole number"),
+        ({"batch_size": 2.5}, "batch_size=2.5: a whole number is expected"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
-        ({"seed": 0.5}, "seed=0.5 is not a whole number"),
+        ({"seed": 0.5}, "seed=0.5: a whole number is expected"),
         ({"dataset": [], "shuffle": True}, "num_samples=0: the dataset list is empty"),
     ],
     ids=repr,
