@@ -1,4 +1,4 @@
-"""Whole programs, as people write them: with noise, without a guard, ended in the middle."""
+"""Whole programs, as people write them: noisy, and ended in the middle."""
 
 import os
 import signal
@@ -70,44 +70,6 @@ def test_a_dataset_that_prints_and_opens_files_at_import_works(method, tmp_path)
     assert not done.stderr
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_script_needs_no_guard_and_is_run_once(method, tmp_path):
-    program = write(
-        tmp_path,
-        "program.py",
-        """
-        import sys
-        import penstock
-
-        print("the script runs")
-
-
-        class Answer:
-            def __init__(self, number):
-                self.number = number
-
-
-        class Answers:
-            def __len__(self):
-                return 6
-
-            def __getitem__(self, index):
-                return Answer(index)
-
-
-        loader = penstock.DataLoader(
-            Answers(), batch_size=3, num_workers=2, collate_fn=lambda answers: answers,
-            multiprocessing_context=sys.argv[1],
-        )
-        answers = [answer for batch in loader for answer in batch]
-        print([answer.number for answer in answers], {type(answer) is Answer for answer in answers})
-        """,
-    )
-    done = run(program, method)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "the script runs\n[0, 1, 2, 3, 4, 5] {True}\n"
-
-
 LIVE = """
 import os, sys, time
 import psutil
@@ -148,19 +110,6 @@ def test_a_program_that_ends_with_a_live_iterator_ends_in_silence(method, kept, 
     assert done.returncode == 7
     assert not done.stderr
     wait_until_gone([int(pid) for pid in done.stdout.split()])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_workers_of_a_program_that_is_killed_end_too(method, tmp_path):
-    program = write(tmp_path, "program.py", LIVE + "time.sleep(60)\n")
-    with subprocess.Popen(
-        [sys.executable, program, method, "persistent"], stdout=subprocess.PIPE, text=True
-    ) as running:
-        assert running.stdout is not None
-        pids = [int(pid) for pid in running.stdout.readline().split()]
-        os.kill(running.pid, signal.SIGKILL)
-    assert len(pids) >= 2
-    wait_until_gone(pids)
 
 
 @pytest.mark.parametrize("method", METHODS)
