@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LOADERS_PER_PROGRAM = 3
+# As a folder of photographs has, and as a small test has.
+MANY_PATHS = 100_000
+FEW_PATHS = 100
 
 # What a user would write, but for the clock. Imports are not counted: a program has done them
 # when it makes its loader.
@@ -26,19 +29,23 @@ else:
     from torch.utils.data import DataLoader
 
 
-class Numbers(Dataset):
+class Paths(Dataset):
+    def __init__(self, length):
+        self.paths = [f"/data/photos/train/{n % 1000:04d}/{n:08d}.jpg" for n in range(length)]
+
     def __len__(self):
-        return 100_000
+        return len(self.paths)
 
     def __getitem__(self, index):
-        return index
+        return len(self.paths[index])
 
 
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[3])):
+    dataset = Paths(int(sys.argv[3]))
+    for _ in range(int(sys.argv[4])):
         began = time.perf_counter()
         loader = DataLoader(
-            Numbers(), batch_size=64, num_workers=2, multiprocessing_context=sys.argv[2]
+            dataset, batch_size=64, num_workers=2, multiprocessing_context=sys.argv[2]
         )
         iterator = iter(loader)
         next(iterator)
@@ -54,6 +61,7 @@ class StartRow:
     Attributes:
         method: the start method.
         which: the first loader of a program, or a later one.
+        paths: how many paths the dataset holds in a list.
         required: the ratio to torch's time that must not be exceeded; None: not asked.
         library: how Penstock is used.
         torch_s: torch's figures.
@@ -62,6 +70,7 @@ class StartRow:
 
     method: str
     which: str
+    paths: int
     required: float | None
     library: str = "penstock"
     torch_s: list[float] = field(default_factory=list)
@@ -81,17 +90,23 @@ class StartRow:
 def measure(rounds: int) -> list[StartRow]:
     """Measures all start methods; the two libraries take turns."""
     rows = [
-        StartRow("fork", "first loader", 1.0),
-        StartRow("spawn", "first loader", 1.0),
-        StartRow("forkserver", "first, warm_up()", 0.6, "penstock, warmed up"),
-        StartRow("forkserver", "first, without", None),
-        StartRow("forkserver", "later loader", 0.1),
+        StartRow("fork", "first loader", MANY_PATHS, 1.0),
+        StartRow("fork", "first loader", FEW_PATHS, 1.0),
+        StartRow("spawn", "first loader", MANY_PATHS, 1.0),
+        StartRow("spawn", "first loader", FEW_PATHS, 1.0),
+        StartRow("forkserver", "first loader", MANY_PATHS, 0.6),
+        StartRow("forkserver", "later loader", MANY_PATHS, 0.1),
+        # There is one import of torch to wait for, and torch's workers do theirs side by side
+        # as long as their dataset fits into a pipe: see docs/decisions/0004.
+        StartRow("forkserver", "first loader", FEW_PATHS, None),
+        StartRow("forkserver", "first, warm_up()", FEW_PATHS, 0.6, "penstock, warmed up"),
+        StartRow("forkserver", "later loader", FEW_PATHS, 0.1),
     ]
     for _ in range(rounds):
-        for method in ("fork", "spawn", "forkserver"):
-            mine = [row for row in rows if row.method == method]
+        for method, paths in dict.fromkeys((row.method, row.paths) for row in rows):
+            mine = [row for row in rows if (row.method, row.paths) == (method, paths)]
             for library in ("torch", *sorted({row.library for row in mine})):
-                first_s, *later_s = _run(library, method)
+                first_s, *later_s = _run(library, method, paths)
                 for row in mine:
                     figures = row.torch_s if library == "torch" else row.penstock_s
                     if library in ("torch", row.library):
@@ -99,13 +114,14 @@ def measure(rounds: int) -> list[StartRow]:
     return rows
 
 
-def _run(library: str, method: str) -> list[float]:
+def _run(library: str, method: str, paths: int) -> list[float]:
     """Seconds to the first batch of each loader of one program."""
     with tempfile.TemporaryDirectory() as folder:
         # A file, since torch's spawned workers import the main module again.
         program = Path(folder) / "program.py"
         program.write_text(_PROGRAM)
-        command = [sys.executable, program, library, method, str(LOADERS_PER_PROGRAM)]
+        settings = [library, method, str(paths), str(LOADERS_PER_PROGRAM)]
+        command = [sys.executable, program, *settings]
         # torch's loader, dropped while its workers still import, may complain on stderr.
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     figures = [float(line) for line in done.stdout.split()]

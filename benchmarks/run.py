@@ -68,11 +68,11 @@ def main() -> int:
 
 
 def _first_batches(rounds: int) -> bool:
-    print(f"\n{'time to the first batch':<28}{'torch ms':>22}{'penstock ms':>22}", end="")
+    print(f"\n{'time to the first batch':<44}{'torch ms':>22}{'penstock ms':>22}", end="")
     print(f"{'ratio':>8}{'required':>10}")
     rows = first_batch.measure(rounds)
     for row in rows:
-        print(f"{row.method + ', ' + row.which:<28}", end="")
+        print(f"{row.method}, {row.which}, {row.paths:,} paths".ljust(44), end="")
         for figures in (row.torch_s, row.penstock_s):
             print(f"{_spread([1000 * figure for figure in figures]):>22}", end="")
         verdict = "" if row.passed else "   SHORT"

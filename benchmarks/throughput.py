@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 import penstock
 
@@ -114,6 +114,5 @@ def _read_part(dataset: Any, part: int, start: Any) -> None:
     torch.set_num_threads(1)
     length = len(dataset)
     start.wait()
-    for first in range(part * BATCH_SIZE, length, WORKERS * BATCH_SIZE):
-        indices = range(first, min(first + BATCH_SIZE, length))
-        default_collate([dataset[index] for index in indices])
+    for index in range(part * length // WORKERS, (part + 1) * length // WORKERS):
+        dataset[index]

@@ -4,14 +4,15 @@ import dataclasses
 import os
 import random
 import signal
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from torch.utils.data import BatchSampler, Dataset, IterableDataset, get_worker_info
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 import penstock
 from penstock.errors import (
@@ -402,6 +403,68 @@ def test_all_workers_killed_at_once_in_a_later_epoch_are_replaced() -> None:
         arrived.extend(iterator)
         assert flat_indices(arrived) == list(range(40))
     assert flat_indices(batches_of(loader)) == list(range(40))
+
+
+class Pictures(Dataset[tuple[np.ndarray[Any, Any], torch.Tensor, int]]):
+    """Large samples that take so long that each goes to its row of the batch at once."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], torch.Tensor, int]:
+        time.sleep(0.0005)
+        if index % 7 == 3 or index < 3:
+            raise ValueError("bad")
+        return np.full((2, 128, 128), index, np.float32), torch.rand(128, 256), index
+
+
+class PictureStream(IterableDataset[tuple[np.ndarray[Any, Any], torch.Tensor, int]]):
+    def __iter__(self) -> Any:
+        return PictureIterator()
+
+
+class PictureIterator:
+    def __init__(self) -> None:
+        self.at = -1
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray[Any, Any], torch.Tensor, int]:
+        self.at += 1
+        if self.at == 60:
+            raise StopIteration
+        time.sleep(0.0005)
+        if self.at % 7 == 3 or self.at < 3:
+            raise ValueError("bad")
+        return np.full((2, 128, 128), self.at, np.float32), torch.ones(128, 256), self.at
+
+
+def ask(error: penstock.SampleError) -> Any:
+    """Every way of deciding, by turns."""
+    if error.index % 2:
+        return "skip"
+    return np.zeros((2, 128, 128), np.float32), torch.zeros(128, 256), -error.index
+
+
+@pytest.mark.parametrize("batching", ["batch_size", "batch_sampler", "stream"])
+@pytest.mark.parametrize("on_error", ["skip", ask])
+def test_large_samples_with_bad_ones_among_them_come_as_without_workers(
+    batching: str, on_error: Any
+) -> None:
+    options: dict[str, Any] = {"on_error": on_error, "max_skipped": 1.0}
+    if batching == "batch_sampler":
+        options["batch_sampler"] = BatchSampler(range(60), batch_size=8, drop_last=False)
+    else:
+        options["batch_size"] = 8
+
+    def epochs(workers: int) -> list[Any]:
+        torch.manual_seed(0)
+        dataset = PictureStream() if batching == "stream" else Pictures()
+        loader = penstock.DataLoader(dataset, num_workers=workers, **options)
+        return [batches_of(loader) for _ in range(2)]
+
+    assert same(epochs(1 if batching == "stream" else WORKERS), epochs(0))
 
 
 class FaultyStream(IterableDataset[int]):

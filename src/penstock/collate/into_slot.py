@@ -8,15 +8,13 @@ as long as the program has not replaced them itself.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data._utils import collate as torch_collate
 
-Allocate = Callable[[int], npt.NDArray[np.uint8]]
+from penstock.collate.rows import SLOW_SAMPLE_S, Allocate, Rows
 
 # A batch below this goes through the pipe, so it needs no place in a slot.
 SMALL_BATCH_BYTES = 1 << 15
@@ -33,11 +31,39 @@ class SlotCollate:
         self._allocate = allocate
         self._replaced: dict[Any, Any] = {
             torch.Tensor: (torch_collate.collate_tensor_fn, self._stack),
+            np.ndarray: (torch_collate.collate_numpy_array_fn, self._stack_arrays),
             int: (torch_collate.collate_int_fn, _integers),
             float: (torch_collate.collate_float_fn, _floats),
         }
         self._seen: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
+        self._all_torchs = False
+        self._rows: Rows | None = None
+
+    def begin(self) -> None:
+        """Begins a batch, before its first sample is made."""
+        self._rows = None
+
+    def rows(self, sample: Any, count: int, took_s: float) -> Rows | None:
+        """Where to place the samples of the batch one by one; None where that does not pay.
+
+        Args:
+            sample: the first.
+            count: the most that the batch may get.
+            took_s: how long it took to make the first.
+        """
+        if took_s < SLOW_SAMPLE_S and self._rows is None:
+            return None
+        if torch_collate.default_collate_fn_map != self._seen:
+            self._choose()
+        if not self._all_torchs:
+            # A function of the program's may keep what it is given, but a row is lent.
+            return None
+        if self._rows is None:
+            self._rows = Rows(sample, count, self._allocate)
+        else:
+            self._rows.restart()
+        return self._rows or None
 
     def __call__(self, samples: list[Any]) -> Any:
         """Collates samples; see `torch.utils.data.default_collate` for what becomes of what."""
@@ -49,12 +75,20 @@ class SlotCollate:
         """Takes the program's functions as they are now, and ours for torch's own."""
         self._seen = dict(torch_collate.default_collate_fn_map)
         self._functions = dict(self._seen)
+        self._all_torchs = all(
+            getattr(function, "__module__", None) == torch_collate.__name__
+            for function in self._seen.values()
+        )
         for kind, (theirs, ours) in self._replaced.items():
             if self._seen.get(kind) is theirs:
                 self._functions[kind] = ours
 
     def _stack(self, tensors: list[torch.Tensor], *, collate_fn_map: Any = None) -> torch.Tensor:
         """Stacks tensors to N×shape, in the slot where that pays."""
+        if self._rows is not None:
+            stacked = self._rows.stacked(tensors)
+            if stacked is not None:
+                return stacked
         first = tensors[0]
         dtype, shape = first.dtype, first.shape
         size = len(tensors) * first.numel() * first.element_size()
@@ -76,6 +110,13 @@ class SlotCollate:
         room = torch.from_numpy(self._allocate(size))
         out = room.view(dtype).view(len(tensors), *shape)
         return torch.stack(tensors, 0, out=out)
+
+    def _stack_arrays(self, arrays: list[Any], *, collate_fn_map: Any = None) -> Any:
+        """Stacks arrays to a tensor, N×shape; torch's function does, unless they are in rows."""
+        stacked = None if self._rows is None else self._rows.stacked(arrays)
+        if stacked is not None:
+            return stacked
+        return torch_collate.collate_numpy_array_fn(arrays, collate_fn_map=collate_fn_map)
 
 
 def _stack_as_torch(tensors: list[torch.Tensor], collate_fn_map: Any) -> torch.Tensor:

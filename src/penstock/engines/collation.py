@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from penstock.collate import SlotCollate
-from penstock.collate.into_slot import Allocate
+from penstock.collate import Allocate, Rows, SlotCollate
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Made, Outcome
@@ -27,9 +26,19 @@ class Collation:
         self._batched = job.batched
         self._function = job.collate
         self._name = getattr(job.collate, "__qualname__", type(job.collate).__name__)
+        self._into_slot: SlotCollate | None = None
         if job.default_collate and allocate is not None:
-            self._function = SlotCollate(allocate)
+            self._function = self._into_slot = SlotCollate(allocate)
         self.is_users = job.collate is not None and not job.default_collate
+
+    def begin(self) -> None:
+        """Begins a lease."""
+        if self._into_slot is not None:
+            self._into_slot.begin()
+
+    def rows(self, sample: Any, count: int, took_s: float) -> Rows | None:
+        """See `SlotCollate.rows`; None for the user's function."""
+        return None if self._into_slot is None else self._into_slot.rows(sample, count, took_s)
 
     def __call__(self, samples: list[Any], batch: int, failures: Sequence[Failure] = ()) -> Outcome:
         """Makes the batch.

@@ -5,11 +5,12 @@ The same code runs in a worker process and, for the inline engine, in the traini
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.collate.into_slot import Allocate
+from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
@@ -57,6 +58,7 @@ class Fetcher:
     def fetch(self, lease: Lease) -> Outcome:
         """Carries out a lease."""
         indices, batch = lease.indices, lease.batch
+        self._collate.begin()
         if self._job.sample_errors == "raise":
             if self._many is not None:
                 return self._with_randomness(lambda: self._fetch_at_once(indices, batch))
@@ -66,6 +68,7 @@ class Fetcher:
 
     def amend(self, batch: int, fills: Mapping[int, Fill]) -> Outcome:
         """Goes on with a `Held` batch, its open places decided."""
+        self._collate.begin()
         return self._go_on(batch, self._held.pop(batch), {}, fills)
 
     def forget(self, batch: int) -> None:
@@ -97,7 +100,9 @@ class Fetcher:
         dataset, refuse_none = self._dataset, self._job.none_is_error
         begin_sample = self._begin_sample
         samples: list[Any] = []
+        rows: Rows | None = None
         index: object = None
+        began = time.perf_counter()
         try:
             for index in indices:
                 if begin_sample is not None:
@@ -105,7 +110,9 @@ class Fetcher:
                 sample = dataset[index]
                 if sample is None and refuse_none:
                     raise none_error(index)
-                samples.append(sample)
+                if not samples:
+                    rows = self._collate.rows(sample, len(indices), time.perf_counter() - began)
+                samples.append(sample if rows is None else rows.place(sample))
         except Exception as error:
             return Broken(self._describe(error, index, len(samples)))
         return self._collated(samples, batch)
@@ -137,13 +144,19 @@ class Fetcher:
                 todo[place] = fill.value
             else:
                 partial.samples[place] = _DROPPED if fill.kind == "drop" else fill.value
-        return self._with_randomness(lambda: self._fetch_open(batch, partial, todo))
+        # Row by row only from the first on: places that come later are filled out of turn.
+        in_rows = not fills
+        return self._with_randomness(lambda: self._fetch_open(batch, partial, todo, in_rows))
 
-    def _fetch_open(self, batch: int, partial: _Partial, todo: dict[int, object]) -> Outcome:
+    def _fetch_open(
+        self, batch: int, partial: _Partial, todo: dict[int, object], in_rows: bool
+    ) -> Outcome:
         dataset, refuse_none = self._dataset, self._job.none_is_error
         begin_sample = self._begin_sample
         asking = self._job.sample_errors == "ask"
         failures: list[Failure] = []
+        rows: Rows | None = None
+        began = time.perf_counter()
         for place, index in todo.items():
             if begin_sample is not None:
                 begin_sample(index)
@@ -153,9 +166,16 @@ class Fetcher:
                     raise none_error(index)
             except Exception as error:
                 failures.append(self._describe(error, index, place))
-                sample = _OPEN if asking else _DROPPED
-            partial.samples[place] = sample
+                partial.samples[place] = _OPEN if asking else _DROPPED
+                continue
+            if in_rows:
+                rows = self._collate.rows(sample, len(todo), time.perf_counter() - began)
+                in_rows = False
+            partial.samples[place] = sample if rows is None else rows.place(sample)
         if failures and asking:
+            if rows is not None:
+                # The slot is lent to one lease at a time.
+                partial.samples = rows.withdraw(partial.samples)
             self._held[batch] = partial
             return Held(failures)
         samples = [sample for sample in partial.samples if sample is not _DROPPED]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from penstock.collate.into_slot import Allocate
+from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
@@ -57,10 +58,12 @@ class StreamFetcher:
     def fetch(self, lease: Lease) -> Outcome:
         """Makes the next batch."""
         self._samples, self._failures = [], []
+        self._collate.begin()
         return self._go_on(lease.batch)
 
     def amend(self, batch: int, fills: Mapping[int, Fill]) -> Outcome:
         """Goes on with the `Held` batch."""
+        self._collate.begin()
         for fill in fills.values():
             if fill.kind == "value":
                 self._samples.append(fill.value)
@@ -72,6 +75,8 @@ class StreamFetcher:
     def _go_on(self, batch: int) -> Outcome:
         job = self._job
         wanted = job.batch_size if job.batched else 1
+        rows: Rows | None = None
+        began = time.perf_counter()
         while len(self._samples) < wanted:
             try:
                 sample = self._pull()
@@ -82,10 +87,15 @@ class StreamFetcher:
                 if job.sample_errors == "raise" or self._over:
                     return Broken(failure)
                 if job.sample_errors == "ask":
+                    if rows is not None:
+                        # The slot is lent to one lease at a time.
+                        self._samples = rows.withdraw(self._samples)
                     return Held([failure])
                 self._failures.append(failure)
                 continue
-            self._samples.append(sample)
+            if not self._samples:
+                rows = self._collate.rows(sample, wanted, time.perf_counter() - began)
+            self._samples.append(sample if rows is None else rows.place(sample))
         samples, failures = self._samples, self._failures
         if not samples or (job.drop_last and len(samples) < wanted):
             return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()

@@ -223,6 +223,8 @@ class _Worker:
     def _answer(self, lease: Frame, outcome: Outcome, began: float) -> None:
         kind, body = self._encode(outcome)
         busy_s = time.perf_counter() - began
+        # Whatever came of it, the slot may have grown meanwhile.
+        lease = lease._replace(capacity=self._writer.capacity)
         if kind == Kind.WITHHELD:
             key = (lease.batch, lease.attempt)
             self._held[key] = lease
@@ -244,8 +246,6 @@ class _Worker:
         return Kind.ENDED, b""
 
     def _reply(self, kind: Kind, lease: Frame, body: bytes, busy_s: float) -> None:
-        writer = self._writer
-        in_slot = kind == Kind.DONE
         self._channel.send_all(
             pack(
                 kind,
@@ -254,8 +254,8 @@ class _Worker:
                 batch=lease.batch,
                 attempt=lease.attempt,
                 slot=lease.slot,
-                used=writer.used if in_slot else 0,
-                capacity=writer.capacity if in_slot else lease.capacity,
+                used=self._writer.used if kind == Kind.DONE else 0,
+                capacity=lease.capacity,
                 position=self._stream.pulled if self._stream is not None else 0,
                 busy_s=busy_s,
             )

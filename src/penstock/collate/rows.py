@@ -1,0 +1,188 @@
+"""Large tensors' and arrays' way into a batch: each goes to its row as soon as its sample is there.
+
+Stacked at the end, the samples of a batch would all have to be kept until then, each in memory of
+its own, and be read again after the processor's caches have forgotten them. Copied at once, a
+sample is read while it is still warm, and its memory serves the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from operator import is_
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from penstock.errors import MemoryBudgetError
+
+Allocate = Callable[[int], npt.NDArray[np.uint8]]
+
+# Below either, placing a sample (7 µs) costs more than a warm cache saves: a small one does not
+# fill the cache, and one that was had so quickly has not been made, only looked up.
+LARGE_SAMPLE_BYTES = 1 << 16
+SLOW_SAMPLE_S = 0.0001
+
+# The key of a sample that is itself the tensor.
+_WHOLE = object()
+
+
+class Rows:
+    """The rows of one batch, for those parts of its samples that are large tensors or arrays.
+
+    A part is the sample itself, or what a tuple, a list or a dict holds. What does not fit (another
+    shape, another type) stays in its sample, and `stacked` then says None for that part.
+
+    Args:
+        sample: the batch's first.
+        count: the most samples that the batch may get.
+        allocate: gives room for so many bytes, aligned for any dtype.
+    """
+
+    def __init__(self, sample: Any, count: int, allocate: Allocate) -> None:
+        self._count = count
+        self._parts: dict[object, _TensorRows | _ArrayRows] = {}
+        self._filled = 0
+        try:
+            for key, part in _parts(sample):
+                kind = _ROWS.get(type(part))
+                if kind is not None and kind.suits(part) and part.nbytes >= LARGE_SAMPLE_BYTES:
+                    self._parts[key] = kind(part, count, allocate)
+        except MemoryBudgetError:
+            # Stacking will meet it again, and can say which batch is too large.
+            self._parts.clear()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to place."""
+        return bool(self._parts)
+
+    def restart(self) -> None:
+        """Begins at the first row again: the samples are made anew."""
+        self._filled = 0
+
+    def place(self, sample: Any) -> Any:
+        """The next sample, its large parts in their rows; the one given is left as it is."""
+        number = self._filled
+        self._filled += 1
+        if number >= self._count:
+            return sample
+        placed = {}
+        for key, part in _parts(sample):
+            rows = self._parts.get(key)
+            if rows is not None and rows.take(part, number):
+                placed[key] = rows.rows[number]
+        return _with_parts(sample, placed)
+
+    def withdraw(self, samples: list[Any]) -> list[Any]:
+        """Samples like these, which were placed, in memory of their own."""
+        lent = {id(row) for part in self._parts.values() for row in part.rows}
+        return [
+            _with_parts(
+                sample, {key: deepcopy(part) for key, part in _parts(sample) if id(part) in lent}
+            )
+            for sample in samples
+        ]
+
+    def stacked(self, parts: Sequence[Any]) -> torch.Tensor | None:
+        """The stack of these, N×shape, if they are the first N rows of a part; else None."""
+        for rows in self._parts.values():
+            if rows.rows[0] is parts[0]:
+                if len(parts) <= self._count and all(map(is_, parts, rows.rows)):
+                    return rows.whole[: len(parts)]
+                return None
+        return None
+
+
+class _TensorRows:
+    """Room for one tensor of all samples, and the views of it that are its rows."""
+
+    def __init__(self, first: torch.Tensor, count: int, allocate: Allocate) -> None:
+        room = torch.from_numpy(allocate(count * first.nbytes))
+        self.whole = room.view(first.dtype).view(count, *first.shape)
+        self.rows: Sequence[Any] = self.whole.unbind(0)
+        self._targets = self.whole.unsqueeze(1).unbind(0)
+        self._dtype, self._shape = first.dtype, first.shape
+
+    @staticmethod
+    def suits(tensor: torch.Tensor) -> bool:
+        """Whether a tensor is one that may be stacked in plain memory."""
+        return (
+            tensor.layout is torch.strided
+            and not tensor.is_nested
+            and not tensor.requires_grad
+            and not tensor.is_quantized
+            and tensor.device.type == "cpu"
+        )
+
+    def take(self, part: Any, number: int) -> bool:
+        """Copies a sample's part to its row; False if it does not fit there."""
+        if (
+            type(part) is not torch.Tensor
+            or part.dtype != self._dtype
+            or not self.suits(part)
+            or part.shape != self._shape
+        ):
+            return False
+        # In one piece, where `copy_` would go by elements: two thirds of its time.
+        torch.stack((part,), 0, out=self._targets[number])
+        return True
+
+
+class _ArrayRows:
+    """Room for one array of all samples, and the views of it that are its rows."""
+
+    def __init__(self, first: npt.NDArray[Any], count: int, allocate: Allocate) -> None:
+        array = allocate(count * first.nbytes).view(first.dtype).reshape(count, *first.shape)
+        self.whole = torch.from_numpy(array)
+        self.rows: Sequence[Any] = list(array)
+        self._dtype, self._shape = first.dtype, first.shape
+
+    @staticmethod
+    def suits(array: npt.NDArray[Any]) -> bool:
+        """Whether torch can take an array as it is."""
+        if array.dtype.kind not in "biufc" or min(array.strides, default=0) < 0:
+            return False
+        try:
+            torch.from_numpy(np.empty(0, array.dtype))
+        except TypeError:
+            return False
+        return True
+
+    def take(self, part: Any, number: int) -> bool:
+        """Copies a sample's part to its row; False if it does not fit there."""
+        if (
+            type(part) is not np.ndarray
+            or part.dtype != self._dtype
+            or part.shape != self._shape
+            or min(part.strides) < 0
+        ):
+            return False
+        np.copyto(self.rows[number], part)
+        return True
+
+
+_ROWS: dict[type, Any] = {torch.Tensor: _TensorRows, np.ndarray: _ArrayRows}
+
+
+def _parts(sample: Any) -> Any:
+    """Pairs of a key and what the sample holds there."""
+    kind = type(sample)
+    if kind is dict:
+        return sample.items()
+    if kind is tuple or kind is list:
+        return enumerate(sample)
+    return ((_WHOLE, sample),)
+
+
+def _with_parts(sample: Any, parts: dict[object, Any]) -> Any:
+    """A copy of the sample with some of its parts replaced."""
+    if not parts:
+        return sample
+    kind = type(sample)
+    if kind is dict:
+        return {**sample, **parts}
+    if kind is tuple or kind is list:
+        return kind(parts.get(key, part) for key, part in enumerate(sample))
+    return parts[_WHOLE]
