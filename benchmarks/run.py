@@ -48,7 +48,7 @@ def main() -> int:
     print(f"{throughput.WORKERS} workers, batches of {throughput.BATCH_SIZE}; medians of", end=" ")
     print(f"{arguments.rounds} rounds (least–most), loaders taking turns\n")
     print(f"{'workload':<28}{'torch ms/batch':>22}{'penstock ms/batch':>22}", end="")
-    print(f"{'ratio':>8}{'required':>10}{'of limit':>10}{'required':>10}")
+    print(f"{'ratio':>8}{'required':>10}{'limit ms/batch':>22}{'of limit':>10}{'required':>10}")
     for name, workload in WORKLOADS.items():
         if arguments.only and name not in arguments.only:
             continue
@@ -60,8 +60,10 @@ def main() -> int:
             print(f"{_spread([1000 * figure / batches for figure in figures]):>22}", end="")
         print(f"{row.ratio:>7.2f}×{workload.required:>9.2f}×", end="")
         limit, needed = row.of_limit, workload.required_of_limit
-        limits = f"{limit:>10.2f}{needed:>10.2f}" if limit and needed else f"{'':>20}"
-        print(limits, "" if row.passed else "  SHORT", flush=True)
+        if limit and needed:
+            print(f"{_spread([1000 * figure / batches for figure in row.limit_s]):>22}", end="")
+            print(f"{limit:>10.2f}{needed:>10.2f}", end="")
+        print("" if row.passed else "  SHORT", flush=True)
     if not arguments.only or "first-batch" in arguments.only:
         passed &= _first_batches(arguments.rounds)
     return 0 if passed else 1

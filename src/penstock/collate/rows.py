@@ -7,7 +7,8 @@ sample is read while it is still warm, and its memory serves the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from operator import is_
 from typing import Any
@@ -25,9 +26,6 @@ Allocate = Callable[[int], npt.NDArray[np.uint8]]
 LARGE_SAMPLE_BYTES = 1 << 16
 SLOW_SAMPLE_S = 0.0001
 
-# The key of a sample that is itself the tensor.
-_WHOLE = object()
-
 
 class Rows:
     """The rows of one batch, for those parts of its samples that are large tensors or arrays.
@@ -43,13 +41,14 @@ class Rows:
 
     def __init__(self, sample: Any, count: int, allocate: Allocate) -> None:
         self._count = count
-        self._parts: dict[object, _TensorRows | _ArrayRows] = {}
+        self._kind = type(sample)
+        self._parts: dict[Any, _TensorRows | _ArrayRows] = {}
         self._filled = 0
         try:
-            for key, part in _parts(sample):
-                kind = _ROWS.get(type(part))
-                if kind is not None and kind.suits(part) and part.nbytes >= LARGE_SAMPLE_BYTES:
-                    self._parts[key] = kind(part, count, allocate)
+            for key, part in self._parts_of(sample):
+                rows = _ROWS.get(type(part))
+                if rows is not None and rows.suits(part) and part.nbytes >= LARGE_SAMPLE_BYTES:
+                    self._parts[key] = rows(part, count, allocate)
         except MemoryBudgetError:
             # Stacking will meet it again, and can say which batch is too large.
             self._parts.clear()
@@ -68,22 +67,20 @@ class Rows:
         self._filled += 1
         if number >= self._count:
             return sample
-        placed = {}
-        for key, part in _parts(sample):
-            rows = self._parts.get(key)
-            if rows is not None and rows.take(part, number):
-                placed[key] = rows.rows[number]
-        return _with_parts(sample, placed)
+
+        def in_row(rows: _TensorRows | _ArrayRows, part: Any) -> Any:
+            return rows.rows[number] if rows.take(part, number) else part
+
+        return self._with_parts(sample, in_row)
 
     def withdraw(self, samples: list[Any]) -> list[Any]:
         """Samples like these, which were placed, in memory of their own."""
-        lent = {id(row) for part in self._parts.values() for row in part.rows}
-        return [
-            _with_parts(
-                sample, {key: deepcopy(part) for key, part in _parts(sample) if id(part) in lent}
-            )
-            for sample in samples
-        ]
+        lent = {id(row) for rows in self._parts.values() for row in rows.rows}
+
+        def copied(_: object, part: Any) -> Any:
+            return deepcopy(part) if id(part) in lent else part
+
+        return [self._with_parts(sample, copied) for sample in samples]
 
     def stacked(self, parts: Sequence[Any]) -> torch.Tensor | None:
         """The stack of these, N×shape, if they are the first N rows of a part; else None."""
@@ -93,6 +90,27 @@ class Rows:
                     return rows.whole[: len(parts)]
                 return None
         return None
+
+    def _parts_of(self, sample: Any) -> Iterable[tuple[Any, Any]]:
+        """Pairs of a key and what the sample holds there."""
+        if self._kind is dict:
+            return sample.items()  # type: ignore[no-any-return]
+        if self._kind is tuple or self._kind is list:
+            return enumerate(sample)
+        return ((None, sample),)
+
+    def _with_parts(self, sample: Any, change: Callable[[Any, Any], Any]) -> Any:
+        """A copy of the sample with its parts changed, if it is of the kind of the first."""
+        kind = self._kind
+        if type(sample) is not kind:
+            return sample
+        if kind is not dict and kind is not tuple and kind is not list:
+            return change(self._parts[None], sample)
+        parts: Any = dict(sample) if kind is dict else list(sample)
+        for key, rows in self._parts.items():
+            with suppress(LookupError):
+                parts[key] = change(rows, parts[key])
+        return tuple(parts) if kind is tuple else parts
 
 
 class _TensorRows:
@@ -118,15 +136,16 @@ class _TensorRows:
 
     def take(self, part: Any, number: int) -> bool:
         """Copies a sample's part to its row; False if it does not fit there."""
-        if (
-            type(part) is not torch.Tensor
-            or part.dtype != self._dtype
-            or not self.suits(part)
-            or part.shape != self._shape
-        ):
+        if type(part) is not torch.Tensor or part.dtype is not self._dtype or part.requires_grad:
             return False
-        # In one piece, where `copy_` would go by elements: two thirds of its time.
-        torch.stack((part,), 0, out=self._targets[number])
+        try:
+            if part.shape != self._shape:
+                return False
+            # In one piece, where `copy_` would go by elements: two thirds of its time.
+            torch.stack((part,), 0, out=self._targets[number])
+        except RuntimeError:
+            # Sparse, nested, or of another device, which costs more to ask than to try.
+            return False
         return True
 
 
@@ -164,25 +183,3 @@ class _ArrayRows:
 
 
 _ROWS: dict[type, Any] = {torch.Tensor: _TensorRows, np.ndarray: _ArrayRows}
-
-
-def _parts(sample: Any) -> Any:
-    """Pairs of a key and what the sample holds there."""
-    kind = type(sample)
-    if kind is dict:
-        return sample.items()
-    if kind is tuple or kind is list:
-        return enumerate(sample)
-    return ((_WHOLE, sample),)
-
-
-def _with_parts(sample: Any, parts: dict[object, Any]) -> Any:
-    """A copy of the sample with some of its parts replaced."""
-    if not parts:
-        return sample
-    kind = type(sample)
-    if kind is dict:
-        return {**sample, **parts}
-    if kind is tuple or kind is list:
-        return kind(parts.get(key, part) for key, part in enumerate(sample))
-    return parts[_WHOLE]
