@@ -9,6 +9,7 @@ No thread watches the workers: whoever waits for a batch waits for their replies
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import select
@@ -46,7 +47,13 @@ from penstock.engines.protocol import (
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
-from penstock.transport.channel import Channel, ChannelClosed
+from penstock.transport.channel import (
+    SPIN_BELOW_S,
+    SPIN_S,
+    Channel,
+    ChannelClosed,
+    look_out,
+)
 from penstock.transport.codec import decode, dump_by_value, encode
 from penstock.transport.frames import Frame, Kind, pack
 
@@ -130,6 +137,8 @@ class ProcessEngine:
         self._unsent: set[int] = set()
         # Leases that could not be sent, to be reported in their turn.
         self._refused: list[Event] = []
+        # How long the last batch took: before small ones it does not pay to sleep.
+        self._busy_s = math.inf
         self._closed = False
 
     @property
@@ -343,6 +352,8 @@ class ProcessEngine:
         if timeout_s != 0:
             self.flush()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if timeout_s != 0 and self._busy_s < SPIN_BELOW_S:
+            look_out(self._poll, SPIN_S if timeout_s is None else min(SPIN_S, timeout_s))
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready = self._poll.poll(None if left_s is None else left_s * 1000)
@@ -410,6 +421,7 @@ class ProcessEngine:
         if kind == Kind.DROPPED:
             return
         where = (seat.number, frame.batch, frame.attempt, frame.busy_s)
+        self._busy_s = frame.busy_s
         if kind == Kind.DONE:
             result = _SharedResult(self._arena, frame.body, slot, frame.used)
             events.append(Done(*where, result))

@@ -33,7 +33,7 @@ from penstock.engines.payload import load_payload
 from penstock.engines.streaming import StreamFetcher
 from penstock.plan import mix_seeds
 from penstock.schedule import Lease
-from penstock.transport.channel import Channel, ChannelClosed
+from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
 from penstock.transport.codec import decode, encode
 from penstock.transport.frames import Frame, Kind, pack
 from penstock.transport.writer import SlotWriter
@@ -41,9 +41,6 @@ from penstock.transport.writer import SlotWriter
 # After a lease that took this long, the inbox is looked at before the next: an order to
 # drop that one may have come. Looking takes 1 µs.
 _LOOK_AFTER_S = 0.0005
-# After a lease shorter than this, the next one is looked out for this long before going to sleep.
-SPIN_BELOW_S = 0.0003
-SPIN_S = 0.0002
 
 
 def worker_main(
@@ -142,7 +139,7 @@ class _Worker:
             frame = self._next()
             if frame is None:
                 if 0.0 < took_s < SPIN_BELOW_S:
-                    self._channel.spin(SPIN_S)
+                    self._channel.look_out()
                     took_s = 0.0
                 self._receive()
             else:
