@@ -41,6 +41,8 @@ class StreamFetcher:
         self._samples: list[Any] = []
         self._failures: list[Failure] = []
         self._over = False
+        # Until one batch was full, the batch size may be far more than there are samples.
+        self._fills_batches = False
         self.pulled = 0
 
     def begin_epoch(self, skip: int = 0) -> None:
@@ -93,10 +95,11 @@ class StreamFetcher:
                     return Held([failure])
                 self._failures.append(failure)
                 continue
-            if not self._samples:
+            if not self._samples and self._fills_batches:
                 rows = self._collate.rows(sample, wanted, time.perf_counter() - began)
             self._samples.append(sample if rows is None else rows.place(sample))
         samples, failures = self._samples, self._failures
+        self._fills_batches = len(samples) == wanted
         if not samples or (job.drop_last and len(samples) < wanted):
             return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
         return self._collate(samples, batch, failures)
