@@ -241,6 +241,11 @@ class Arena:
         self._collect()
         return self._lent
 
+    @property
+    def capacity_bytes(self) -> int:
+        """Shared memory that the slots have taken."""
+        return sum(slot.capacity for slot in self._slots)
+
     def close(self) -> None:
         """Gives the memory back, save for what the user still holds."""
         if self.descriptor >= 0:
