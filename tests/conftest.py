@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,15 @@ _LEAK_TIMEOUT_S = 10.0
 # bounds the whole test. The rest stays as Hypothesis chose it, which knows whether this is CI.
 settings.register_profile("penstock", settings(), deadline=None)
 settings.load_profile("penstock")
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C through to the programs that tests start and interrupt.
+
+    What a shell runs in the background ignores it, and so does everything started from there.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

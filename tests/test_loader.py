@@ -262,12 +262,12 @@ def test_worker_init_fn_seeds_workers_as_torch_does() -> None:
     assert same(epoch(penstock.DataLoader), epoch(TorchDataLoader))
 
 
-class Rolls(Dataset[tuple[float, float]]):
+class Rolls(Dataset[tuple[float, float, float]]):
     def __len__(self) -> int:
         return 16
 
-    def __getitem__(self, index: int) -> tuple[float, float]:
-        return random.random(), float(torch.rand(()))
+    def __getitem__(self, index: int) -> tuple[float, float, float]:
+        return random.random(), float(torch.rand(())), np.random.rand()
 
 
 def _nothing(seat: int) -> None:

@@ -31,7 +31,6 @@ from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.payload import load_payload
 from penstock.engines.streaming import StreamFetcher
-from penstock.plan import mix_seeds
 from penstock.schedule import Lease
 from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
 from penstock.transport.codec import decode, encode
@@ -113,7 +112,9 @@ def seed_process(seed: int, seat: int) -> None:
     """
     random.seed(seed + seat)
     torch.manual_seed(seed + seat)
-    np.random.seed(mix_seeds(seed, seat) & 0xFFFFFFFF)
+    # In the way torch does it, though it is not documented: with `worker_init_fn`, runs that were
+    # made with torch's loader are reproduced.
+    np.random.seed(torch_worker._generate_state(seed, seat))  # type: ignore[no-untyped-call]
 
 
 class _Worker:
