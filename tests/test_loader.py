@@ -851,10 +851,69 @@ def test_an_index_out_of_range_is_the_samplers_fault(workers: int) -> None:
     ({"worker_init_fn": 3}, "worker_init_fn=3 cannot be called"),
     ({"sampler": 3}, "sampler=3 cannot be iterated"),
     ({"timeout": float("nan")}, "timeout=nan"),
+    ({"dataset": (n for n in range(3))}, "dataset=<generator .* has no samples to ask for"),
 ])  # fmt: skip
 def test_bad_arguments_are_named_with_their_values(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         penstock.DataLoader(**{"dataset": Squares(), **options})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_size_may_be_a_number_of_numpys(workers: int) -> None:
+    loader = penstock.DataLoader(Squares(6), batch_size=np.int64(4), num_workers=workers)  # type: ignore[arg-type]
+    assert [len(batch["index"]) for batch in loader] == [4, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("length", "allowed"), [(100, 1), (300, 3)])
+def test_a_fraction_of_a_stream_is_one_of_its_length(
+    length: int, allowed: int, workers: int
+) -> None:
+    loader = penstock.DataLoader(
+        FaultyStreamWithLength(length), batch_size=4, num_workers=workers, on_error="skip"
+    )
+    with pytest.raises(penstock.TooManySkippedError, match=f"which is {allowed}\\.") as caught:
+        batches_of(loader)
+    assert len(caught.value.skipped) == allowed + 1
+
+
+class FaultyStreamWithLength(IterableDataset[int]):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Any:
+        return AllFaulty()
+
+
+class AllFaulty:
+    def __init__(self) -> None:
+        self.left = 20
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        raise ValueError("bad")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_generator_that_raises_says_that_its_rest_is_lost(workers: int) -> None:
+    iterator = iter(penstock.DataLoader(Generated(), batch_size=2, num_workers=workers))
+    assert next(iterator).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="the rest of its part of the stream is lost"):
+        next(iterator)
+
+
+class Generated(IterableDataset[int]):
+    def __iter__(self) -> Any:
+        yield from range(3)
+        raise ValueError("bad")
 
 
 def test_a_batch_size_beside_a_batch_sampler_is_refused() -> None:

@@ -31,6 +31,13 @@ def test_a_policy_is_frozen():
         policy.on_error = "skip"
 
 
+class Endless:
+    """A dataset that does not say how long it is."""
+
+    def __getitem__(self, index):
+        return index
+
+
 @pytest.mark.parametrize("on_error", ["ignore", "", "SKIP", None, True, 1])
 def test_what_is_no_policy_is_named_with_the_choices(on_error: Any):
     with pytest.raises(OptionError, match=r"on_error=.*'raise', 'skip', or a function") as caught:
@@ -149,7 +156,9 @@ def check(**changed: Any) -> None:
         {"seed": 0},
         {"seed": 2**70},
         {"dataset": [], "shuffle": False},
-        {"dataset": iter(()), "shuffle": True},
+        {"dataset": Endless(), "shuffle": True},
+        {"dataset": {"a": 1}},
+        {"num_workers": 1, "timeout": 0.5},
         # Torch says itself that the two exclude each other.
         {"batch_sampler": [[0]], "batch_size": 0},
     ],
@@ -170,9 +179,14 @@ def test_arguments_that_can_be_used_pass(arguments):
         ({"prefetch_factor": "2"}, "prefetch_factor='2': a whole number is expected"),
         ({"timeout": -1}, "timeout=-1; give seconds, or 0"),
         ({"timeout": "1"}, "timeout='1'"),
+        ({"timeout": 3, "num_workers": 0}, "timeout=3 bounds the wait for workers"),
+        ({"dataset": None}, "dataset=None has no samples to ask for"),
+        ({"dataset": iter(())}, "dataset=<tuple_iterator .* has no samples to ask for"),
+        ({"dataset": {1, 2}}, "dataset={1, 2} has no samples to ask for"),
+        ({"dataset": Endless}, r"dataset=Endless is a class; make an instance: Endless\(\)"),
         ({"timeout": True}, "timeout=True"),
         ({"timeout": None}, "timeout=None"),
-        ({"batch_size": 0}, "batch_size=0 must be at least 1; .* None to get single samples"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1; .* got batch_size=0; None gives"),
         ({"batch_size": 2.5}, "batch_size=2.5: a whole number is expected"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"seed": 0.5}, "seed=0.5: a whole number is expected"),

@@ -228,6 +228,8 @@ class Stream(IterableDataset[int]):
 @pytest.mark.parametrize(("dataset", "options", "message"), [
     (Stream(), {}, "dataset=Stream"),
     (object(), {}, "dataset=object"),
+    ("photos", {}, "dataset='photos' is a text"),
+    (Numbers, {}, "dataset=Numbers is a class"),
     (Numbers(), {"workers": -1}, "workers=-1"),
     (Numbers(), {"workers": True}, "workers=True"),
     (Numbers(), {"order": "random"}, "order='random'"),

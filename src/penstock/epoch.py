@@ -346,7 +346,7 @@ class EpochRun(Iterator[Any]):
                 f"{death.cause}; it was the {self.recorder.restarts}th worker to die in this "
                 f"epoch, and {MAX_RESTARTS} are replaced at most"
             )
-        _log.warning("%s; it is replaced, and its batches are made again", death.cause)
+        _log.warning("%s; another takes its place", death.cause)
         self._engine.restart(death.seat)
         self._scheduler.add_worker(death.seat)
 

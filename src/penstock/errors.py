@@ -54,7 +54,8 @@ class SampleError(PenstockError):
     `__cause__` of the exception that `next()` raises.
 
     Attributes:
-        index: what the sampler asked for; for a stream, the position of the sample in it.
+        index: what the sampler asked for; for a stream, the position of the sample in the
+            part of it that its worker reads.
         source: where the sample comes from: its path where that is known, else
             the dataset's name and the index.
         cause: the exception, with its original type where that type can be

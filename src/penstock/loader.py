@@ -37,7 +37,8 @@ T_co = TypeVar("T_co", covariant=True)
 class DataLoader(TorchDataLoader[T_co]):
     """Loads a dataset in batches, with worker processes that survive, skip, and explain.
 
-    Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and three more.
+    Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and three more:
+    `seed`, `on_error` and `max_skipped`.
 
     Args:
         dataset: map-style or iterable.
@@ -64,13 +65,19 @@ class DataLoader(TorchDataLoader[T_co]):
             state. It takes the place of `generator`; a sampler of your own keeps its order.
             An iterable dataset is seeded by it in each worker, and its batches still depend on
             the number of workers.
-        on_error: what to do about a sample that cannot be made: `"raise"`; `"skip"`, which fills
-            its place with the next sample from the end of the epoch; or a function that
-            gets a `SampleError` and returns `"skip"`, `"raise"` or a sample to use instead.
-        max_skipped: how many samples of an epoch may be skipped: a count, a fraction, or None.
+        on_error: what to do about a sample that cannot be made, or is None: `"raise"`; `"skip"`,
+            which fills its place with the last sample of the epoch that is not used yet, or
+            leaves the batch of a batch sampler short; or a function that gets a
+            `SampleError` and returns `"skip"`, `"raise"` or a sample to use instead. With the
+            last two samples are asked for one by one, also where there is `__getitems__`. What
+            the collate function raises is never skipped.
+        max_skipped: how many samples of an epoch may be skipped: a count, a fraction, or None. A
+            fraction of a stream without `__len__` is one of the samples read so far, or of 1000
+            where they are fewer.
 
     Raises:
-        OptionError: an argument cannot be used as given.
+        OptionError: an argument cannot be used as given; it is a `ValueError`.
+        ValueError: arguments that torch refuses, with its own text.
     """
 
     def __init__(
@@ -119,6 +126,9 @@ class DataLoader(TorchDataLoader[T_co]):
         self._run: weakref.ref[EpochRun] | None = None
         self._skipped: list[SampleError] = []
         self._recorder: StatisticsRecorder | None = None
+        if batch_sampler is None and batch_size is not None:
+            # NumPy's ints are counts too, though torch's samplers do not take them for such.
+            batch_size = int(batch_size)
         seeded = seed is not None and sampler is None and batch_sampler is None
         if seeded and shuffle and not isinstance(dataset, IterableDataset):
             sampler, shuffle = SeededShuffle(dataset, seed or 0), None  # type: ignore[arg-type]
@@ -252,7 +262,7 @@ class DataLoader(TorchDataLoader[T_co]):
     def _make_plan(self) -> tuple[Plan, DonorPlan | None, int | None]:
         """The plan, the plan again if it can fill skipped places, and its number of samples."""
         if self._is_stream:
-            return StreamTurns(max(1, self.num_workers)), None, None
+            return StreamTurns(max(1, self.num_workers)), None, _length(self.dataset)
         planned = _length(self.sampler if self.batch_size is not None else self.dataset)
         if self._policy.tolerant and self.batch_size is not None and planned is not None:
             refilling = RefillingBatches(self.sampler, self.batch_size, drop_last=self.drop_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -105,6 +105,32 @@ def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
     return int(value)
 
 
+def check_dataset(dataset: object) -> None:
+    """Refuses what has no samples, or only seems to have some.
+
+    Raises:
+        OptionError: it cannot be loaded.
+    """
+    if isinstance(dataset, (str, bytes)):
+        raise OptionError(
+            f"dataset={dataset!r} is a text, whose samples are its letters; for a folder of images "
+            "give penstock.datasets.ImageDataset of it"
+        )
+    if isinstance(dataset, type):
+        raise OptionError(
+            f"dataset={dataset.__qualname__} is a class; make an instance: {dataset.__qualname__}()"
+        )
+    if dataset is None or (
+        isinstance(dataset, Iterable)
+        and not hasattr(dataset, "__getitem__")
+        and not hasattr(dataset, "__getitems__")
+    ):
+        raise OptionError(
+            f"dataset={dataset!r:.80} has no samples to ask for: give an object with __getitem__ "
+            "and __len__, or a torch.utils.data.IterableDataset"
+        )
+
+
 def check_arguments(
     *,
     dataset: object,
@@ -126,11 +152,7 @@ def check_arguments(
     Raises:
         OptionError: one cannot be used.
     """
-    if isinstance(dataset, (str, bytes)):
-        raise OptionError(
-            f"dataset={dataset!r} is a text, whose samples are its letters; for a folder of images "
-            "give penstock.datasets.ImageDataset of it"
-        )
+    check_dataset(dataset)
     for name, value in (("collate_fn", collate_fn), ("worker_init_fn", worker_init_fn)):
         if value is not None and not callable(value):
             raise OptionError(f"{name}={value!r} cannot be called; give a function, or None")
@@ -157,8 +179,8 @@ def check_arguments(
             "prefetch_factor",
             prefetch_factor,
             least=1,
-            remedy="prefetch_factor option should be non-negative, and a worker that may fetch "
-            "nothing ahead would never begin",
+            remedy="prefetch_factor option should be non-negative, and with 0 a worker would "
+            "never begin",
         )
     if (
         isinstance(timeout, bool)
@@ -170,12 +192,18 @@ def check_arguments(
             f"timeout option should be non-negative: timeout={timeout!r}; give seconds, or 0 to "
             "wait for ever"
         )
+    if timeout and not workers:
+        raise OptionError(
+            f"timeout={timeout!r} bounds the wait for workers, and there are none with "
+            "num_workers=0; leave it out, or use workers"
+        )
     if batch_sampler is None and batch_size is not None:
         check_count(
             "batch_size",
             batch_size,
             least=1,
-            remedy="batch_size should be a positive integer value, or None to get single samples",
+            remedy="batch_size should be a positive integer value, but got "
+            f"batch_size={batch_size}; None gives single samples",
         )
     if seed is not None:
         check_count("seed", seed, least=0, remedy="give a seed of 0 or more, or None")

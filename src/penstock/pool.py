@@ -22,7 +22,7 @@ from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
 from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
-from penstock.options import ErrorPolicy, OnError, check_count, is_slip
+from penstock.options import ErrorPolicy, OnError, check_count, check_dataset, is_slip
 from penstock.plan import Chunks
 
 T = TypeVar("T")
@@ -87,6 +87,7 @@ def iterate(
         OptionError: an argument cannot be used as given.
         SerializationError: the dataset cannot be sent to workers.
     """
+    check_dataset(dataset)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise OptionError(
             f"dataset={type(dataset).__name__} has no samples to ask for by index; iterate() takes "

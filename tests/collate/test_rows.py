@@ -51,6 +51,9 @@ BATCHES: dict[str, list[Any]] = {
     "half": [image(n, torch.bfloat16).repeat(2, 1) for n in range(3)],
     "reversed arrays": [image(n).numpy()[::-1] for n in range(3)],
     "big-endian arrays": [image(n).numpy().astype(">f4") for n in range(3)],
+    "columns of records": [
+        np.zeros(LARGE_SAMPLE_BYTES, [("a", "f4"), ("b", "i1")])["a"] for _ in range(2)
+    ],
     "arrays of text": [np.full(LARGE_SAMPLE_BYTES, "a") for n in range(3)],
     "a small one, then large ones": [torch.ones(3), image(1), image(2)],
     "a large one, then small ones": [image(0), torch.ones(3), image(2)],
@@ -158,6 +161,15 @@ def test_withdrawn_samples_outlive_their_rows():
     assert_same(withdrawn[:2], [(image(0), 0), (image(1), 1)])
     assert withdrawn[2] is gap
     assert not rooms.holds(withdrawn[1][0])
+
+
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_withdrawn_samples_take_no_more_memory_than_their_own(kind):
+    samples = BATCHES[kind]
+    rows = Rows(samples[0], 3, Rooms().allocate)
+    for copy in rows.withdraw([rows.place(sample) for sample in samples]):
+        assert torch.as_tensor(copy).untyped_storage().nbytes() == samples[0].nbytes
+        assert getattr(copy, "base", None) is None
 
 
 def test_samples_beyond_the_room_are_left_alone():

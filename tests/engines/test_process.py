@@ -257,7 +257,7 @@ def test_a_batch_with_a_bad_sample_is_withheld_until_it_is_amended(make):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
 def test_a_worker_that_is_killed_is_reported_with_the_signal(make, start_method, number):
-    if start_method == "spawn" and number != signal.SIGKILL:
+    if start_method != "fork" and number != signal.SIGKILL:
         pytest.skip("only the price of an import differs")
     engine = make(Small(), seats=2)
     poll_for(engine, Started, 2)

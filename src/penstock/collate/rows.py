@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from copy import deepcopy
 from operator import is_
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-
-from penstock.errors import MemoryBudgetError
 
 Allocate = Callable[[int], npt.NDArray[np.uint8]]
 
@@ -32,6 +29,8 @@ class Rows:
 
     A part is the sample itself, or what a tuple, a list or a dict holds. What does not fit (another
     shape, another type) stays in its sample, and `stacked` then says None for that part.
+
+    What a dataset has returned it must not change any more: the rows would not show it.
 
     Args:
         sample: the batch's first.
@@ -49,8 +48,8 @@ class Rows:
                 rows = _ROWS.get(type(part))
                 if rows is not None and rows.suits(part) and part.nbytes >= LARGE_SAMPLE_BYTES:
                     self._parts[key] = rows(part, count, allocate)
-        except MemoryBudgetError:
-            # Stacking will meet it again, and can say which batch is too large.
+        except Exception:
+            # Too little memory, most likely. Stacking will meet it again, and it is told there.
             self._parts.clear()
 
     def __bool__(self) -> bool:
@@ -78,7 +77,10 @@ class Rows:
         lent = {id(row) for rows in self._parts.values() for row in rows.rows}
 
         def copied(_: object, part: Any) -> Any:
-            return deepcopy(part) if id(part) in lent else part
+            if id(part) not in lent:
+                return part
+            # Not `deepcopy`, which for a tensor copies all rows of the part.
+            return part.clone() if isinstance(part, torch.Tensor) else part.copy()
 
         return [self._with_parts(sample, copied) for sample in samples]
 
@@ -161,7 +163,7 @@ class _ArrayRows:
     @staticmethod
     def suits(array: npt.NDArray[Any]) -> bool:
         """Whether torch can take an array as it is."""
-        if array.dtype.kind not in "biufc" or min(array.strides, default=0) < 0:
+        if array.dtype.kind not in "biufc" or not array.dtype.isnative or not _is_even(array):
             return False
         try:
             torch.from_numpy(np.empty(0, array.dtype))
@@ -175,11 +177,17 @@ class _ArrayRows:
             type(part) is not np.ndarray
             or part.dtype != self._dtype
             or part.shape != self._shape
-            or min(part.strides) < 0
+            or not _is_even(part)
         ):
             return False
         np.copyto(self.rows[number], part)
         return True
+
+
+def _is_even(array: npt.NDArray[Any]) -> bool:
+    """Whether its elements lie as a tensor's may: forward, and whole elements apart."""
+    size = array.itemsize
+    return all(stride >= 0 and stride % size == 0 for stride in array.strides)
 
 
 _ROWS: dict[type, Any] = {torch.Tensor: _TensorRows, np.ndarray: _ArrayRows}

@@ -154,6 +154,8 @@ class Fetcher:
         dataset, refuse_none = self._dataset, self._job.none_is_error
         begin_sample = self._begin_sample
         asking = self._job.sample_errors == "ask"
+        # An attempt before this one may have been held.
+        self._held.pop(batch, None)
         failures: list[Failure] = []
         rows: Rows | None = None
         began = time.perf_counter()

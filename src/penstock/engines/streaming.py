@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from penstock.collate import Allocate, Rows
@@ -153,4 +154,10 @@ class StreamFetcher:
     def _describe(self, error: Exception) -> Failure:
         index = self.pulled - 1
         source = name_current(self._iterator, self._job.dataset, index, error)
-        return describe(error, index=index, source=source, seat=self._seat)
+        failure = describe(error, index=index, source=source, seat=self._seat)
+        if inspect.isgenerator(self._iterator) and self._job.sample_errors == "raise":
+            lost = (
+                "A generator ends with its exception: the rest of its part of the stream is lost\n"
+            )
+            return replace(failure, traceback=failure.traceback + lost)
+        return failure

@@ -60,11 +60,13 @@ class Ledger:
         if len(self.skipped) <= self._policy.allowed(self._planned, self.read):
             return
         total = self._planned if self._planned is not None else self.read
-        allowed = self._policy.allowed(self._planned, self.read)
+        limit = self._policy.max_skipped
+        allowed = f"max_skipped={limit!r} allows"
+        if not isinstance(limit, int):
+            allowed += f", which is {self._policy.allowed(self._planned, self.read):g}"
         shown = "".join(f"\n  {skipped}" for skipped in self.skipped[:SHOWN_CAUSES])
         raise TooManySkippedError(
-            f"{len(self.skipped)} of {total} samples were skipped, more than "
-            f"max_skipped={self._policy.max_skipped!r} allows, which is {allowed:g}. Mend the "
+            f"{len(self.skipped)} of {total} samples were skipped, more than {allowed}. Mend the "
             "data, or allow more (a count, a fraction, or None for no limit). The first "
             f"causes:{shown}",
             list(self.skipped),
