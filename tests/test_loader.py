@@ -885,21 +885,44 @@ class FaultyStreamWithLength(IterableDataset[int]):
         return self.length
 
     def __iter__(self) -> Any:
-        return AllFaulty()
+        return FaultyAtFirst(20)
 
 
-class AllFaulty:
-    def __init__(self) -> None:
-        self.left = 20
+class FaultyAtFirst:
+    def __init__(self, end: int | None, good_from: int | None = None) -> None:
+        self.at = -1
+        self.end = end
+        self.good_from = good_from
 
     def __iter__(self) -> Any:
         return self
 
     def __next__(self) -> int:
-        self.left -= 1
-        if self.left < 0:
+        self.at += 1
+        if self.at == self.end:
             raise StopIteration
-        raise ValueError("bad")
+        if self.good_from is None or self.at < self.good_from:
+            raise ValueError("bad")
+        return self.at
+
+
+class EndlesslyFaulty(IterableDataset[int]):
+    def __init__(self, good_from: int | None = None) -> None:
+        self.good_from = good_from
+
+    def __iter__(self) -> Any:
+        return FaultyAtFirst(None, self.good_from)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_endless_stream_of_bad_samples_stops_at_the_limit(workers: int) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "num_workers": workers, "on_error": "skip"}
+    with pytest.raises(penstock.TooManySkippedError) as caught:
+        next(iter(penstock.DataLoader(EndlesslyFaulty(), **options, max_skipped=150)))
+    assert [error.index for error in caught.value.skipped] == list(range(151))
+    loader = penstock.DataLoader(EndlesslyFaulty(1000), **options, max_skipped=1000)
+    assert next(iter(loader)).tolist() == [1000, 1001, 1002, 1003]
+    assert [error.index for error in loader.skipped] == list(range(1000))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -18,6 +18,10 @@ from penstock.engines.protocol import NOTHING_LEFT
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
 
+# An endless stream may have nothing but bad samples: so many of them in one batch are told
+# before it is full, for the training process to say when it is enough.
+MOST_UNTOLD_FAILURES = 100
+
 
 class StreamFetcher:
     """Carries out the leases of an iterable dataset, which have to come in order.
@@ -89,13 +93,14 @@ class StreamFetcher:
                 failure = self._describe(error)
                 if job.sample_errors == "raise" or self._over:
                     return Broken(failure)
-                if job.sample_errors == "ask":
-                    if rows is not None:
-                        # The slot is lent to one lease at a time.
-                        self._samples = rows.withdraw(self._samples)
-                    return Held([failure])
                 self._failures.append(failure)
-                continue
+                if job.sample_errors == "drop" and len(self._failures) < MOST_UNTOLD_FAILURES:
+                    continue
+                if rows is not None:
+                    # The slot is lent to one lease at a time.
+                    self._samples = rows.withdraw(self._samples)
+                failures, self._failures = self._failures, []
+                return Held(failures)
             if not self._samples and self._fills_batches:
                 rows = self._collate.rows(sample, wanted, time.perf_counter() - began)
             self._samples.append(sample if rows is None else rows.place(sample))
