@@ -29,7 +29,7 @@ WORKLOADS = {
     ),
     "records": Workload("dicts of arrays and strings", functools.partial(Records, 64 * 250), 3.0),
     "photographs": Workload(
-        "photographs, Pillow", functools.partial(Photographs, PHOTOS, 64 * 60), 1.1, 0.9
+        "photographs, Pillow", functools.partial(Photographs, PHOTOS, 64 * 150), 1.1, 0.9
     ),
 }
 

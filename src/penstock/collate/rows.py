@@ -122,7 +122,6 @@ class _TensorRows:
         room = torch.from_numpy(allocate(count * first.nbytes))
         self.whole = room.view(first.dtype).view(count, *first.shape)
         self.rows: Sequence[Any] = self.whole.unbind(0)
-        self._targets = self.whole.unsqueeze(1).unbind(0)
         self._dtype, self._shape = first.dtype, first.shape
 
     @staticmethod
@@ -144,7 +143,7 @@ class _TensorRows:
             if part.shape != self._shape:
                 return False
             # In one piece, where `copy_` would go by elements: two thirds of its time.
-            torch.stack((part,), 0, out=self._targets[number])
+            torch.cat((part,), 0, out=self.rows[number])
         except RuntimeError:
             # Sparse, nested, or of another device, which costs more to ask than to try.
             return False

@@ -9,6 +9,7 @@ ends when its pipe does: when the loader closes it, or when the training process
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import random
@@ -94,6 +95,9 @@ def _get_ready(
         if job.worker_init_fn is not None:
             job.worker_init_fn(seat)
         worker = _Worker(job, seat, channel, writer)
+        # What is here now stays. The garbage collector would visit all of it again and again, and
+        # write to each object's page, which after a fork copies that page.
+        gc.freeze()
     except Exception as error:
         failure = describe(error, seat=seat)
         told = f"{failure.message} (raised by {step})"
