@@ -16,7 +16,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.engines.failure import exception_for
@@ -32,6 +32,7 @@ from penstock.engines.protocol import (
     Result,
     Started,
     StartFailed,
+    StreamStart,
     Withheld,
 )
 from penstock.errors import (
@@ -44,7 +45,8 @@ from penstock.errors import (
 )
 from penstock.observe import StatisticsRecorder
 from penstock.options import ErrorPolicy
-from penstock.plan import StreamTurns
+from penstock.plan import GivenBatches, RefillingBatches, StreamTurns
+from penstock.resume import Mark, Progress, StreamMark
 from penstock.schedule import (
     Amend,
     Delivery,
@@ -105,9 +107,11 @@ class EpochRun(Iterator[Any]):
         donors: the plan again, if it can fill skipped places.
         release: called once when the epoch is over or given up.
         began: `time.perf_counter()` when the epoch was asked for, before its workers started.
+        progress: how far the epoch has come before; the plan begins behind that.
 
     Attributes:
         recorder: counts and times of the epoch.
+        progress: what of the epoch was handed over.
     """
 
     def __init__(
@@ -120,11 +124,24 @@ class EpochRun(Iterator[Any]):
         donors: DonorPlan | None = None,
         release: Callable[[], None],
         began: float,
+        progress: Progress | None = None,
     ) -> None:
         self._engine = engine
         self._plan = plan
         self._settings = settings
-        self._ledger = Ledger(settings.policy, settings.planned)
+        self.progress = Progress() if progress is None else progress
+        self._ledger = Ledger(
+            settings.policy,
+            settings.planned,
+            read=self.progress.read,
+            skipped_before=self.progress.skipped,
+        )
+        # What was handed over since the progress was last brought up to date, and what is known of
+        # batches that are to be handed over.
+        self._marks: list[Mark] = []
+        self._skips: dict[int, int] = {}
+        self._stream_marks: dict[int, StreamMark] = {}
+        self._emptied: list[int] = []
         self.recorder = StatisticsRecorder(workers, began)
         self._asks = settings.policy.tolerant
         self._stopped = False
@@ -144,10 +161,12 @@ class EpochRun(Iterator[Any]):
             in_order=settings.in_order,
             donors=donors,
             death_error=functools.partial(_died_too_often, self._deaths),
+            first=self.progress.passed,
+            passed=self.progress.beyond,
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
-        engine.begin_epoch(settings.seed)
+        engine.begin_epoch(settings.seed, _starts(self.progress))
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
         self._give_work()
@@ -156,7 +175,22 @@ class EpochRun(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
-        """The next batch.
+        """The next batch; see `take`. The progress shows it."""
+        try:
+            return self.take()
+        except StopIteration:
+            self.progress.finished = True
+            raise
+        finally:
+            self.progress.add(self.collect_marks())
+
+    def collect_marks(self) -> list[Mark]:
+        """What `take` has handed over, and passed by, since the last call."""
+        marks, self._marks = self._marks, []
+        return marks
+
+    def take(self) -> Any:
+        """The next batch, for somebody who hands it on later and keeps the progress himself.
 
         Raises:
             StopIteration: the epoch is over.
@@ -186,6 +220,7 @@ class EpochRun(Iterator[Any]):
         while opened is None:
             delivery = self._next_delivery(began)
             if delivery is None:
+                self._mark_emptied(None)
                 self._exhausted = True
                 self.close()
                 raise StopIteration
@@ -306,6 +341,8 @@ class EpochRun(Iterator[Any]):
 
     def _handle(self, event: Event) -> None:
         scheduler = self._scheduler
+        if self._is_stream and isinstance(event, Done | Failed | Ended):
+            self._note_stream(event)
         if isinstance(event, Done):
             self.recorder.busy_s += event.busy_s
             if not scheduler.completed(event.seat, event.batch, event.attempt, event.result):
@@ -315,8 +352,6 @@ class EpochRun(Iterator[Any]):
         elif isinstance(event, Failed):
             scheduler.failed(event.seat, event.batch, event.attempt, event.error)
         elif isinstance(event, Ended):
-            if isinstance(self._plan, StreamTurns):
-                self._plan.end_stream(event.seat)
             scheduler.emptied(event.seat, event.batch, event.attempt)
         elif isinstance(event, Started):
             self._ready_seats.add(event.seat)
@@ -354,37 +389,47 @@ class EpochRun(Iterator[Any]):
         while not self._stopped and (question := self._scheduler.open_batch()) is not None:
             batch, failures = question
             try:
-                fills = {place: self._decide_once(error) for place, error in failures}
+                fills = {place: self._decide_once(error, batch) for place, error in failures}
             except Exception as error:
                 self._stopped = isinstance(error, TooManySkippedError)
                 self._scheduler.fail(batch, error)
             else:
                 self._scheduler.resolve(batch, fills)
 
-    def _decide_once(self, error: SampleError) -> Fill:
+    def _decide_once(self, error: SampleError, batch: int) -> Fill:
         """The decision about a bad sample.
 
         A stream's sample is met again when its worker dies behind the answer; then
         the answer is the same, and it is not counted twice.
         """
-        if not isinstance(self._plan, StreamTurns):
-            return self._decide(error)
+        if not self._is_stream:
+            return self._decide(error, batch)
         key = (error.worker, error.index)
         if key not in self._answers:
-            self._answers[key] = self._decide(error)
+            self._answers[key] = self._decide(error, batch)
         return self._answers[key]
 
-    def _decide(self, error: SampleError) -> Fill:
+    def _decide(self, error: SampleError, batch: int) -> Fill:
         answer = self._ledger.decide(error)
         if isinstance(answer, Replacement):
             return Fill("value", answer.value)
         if answer == "raise":
             raise exception_for(error)
+        self._skips[batch] = self._skips.get(batch, 0) + 1
         self._ledger.record(error)
         return Fill("drop")
 
     def _open(self, delivery: Delivery[Result]) -> Opened | None:
         """The batch of a delivery, if there is anything in it; the error in its place is raised."""
+        read = self._ledger.read
+        try:
+            return self._unpack(delivery)
+        finally:
+            if delivery.batch is not None:
+                self._mark_emptied(delivery.batch)
+                self._marks.append(self._mark(delivery.batch, self._ledger.read - read))
+
+    def _unpack(self, delivery: Delivery[Result]) -> Opened | None:
         if delivery.error is not None:
             if isinstance(delivery.error, TooManySkippedError):
                 self.close()
@@ -392,14 +437,59 @@ class EpochRun(Iterator[Any]):
         if delivery.result is None:
             return None
         opened = delivery.result.open()
+        batch = delivery.batch or 0
+        if opened.snapshot is not None and batch in self._stream_marks:
+            mark = replace(self._stream_marks[batch], snapshot=opened.snapshot)
+            self._stream_marks[batch] = mark
         self._ledger.read += opened.samples + len(opened.failures)
         try:
             for _, error in opened.failures:
+                self._skips[batch] = self._skips.get(batch, 0) + 1
                 self._ledger.record(error)
         except TooManySkippedError:
             self.close()
             raise
         return None if opened.value is NOTHING_LEFT else opened
+
+    # What is remembered of what was handed over.
+
+    @property
+    def _is_stream(self) -> bool:
+        return isinstance(self._plan, StreamTurns)
+
+    def _note_stream(self, event: Done | Failed | Ended) -> None:
+        """Keeps where a stream stands behind a batch, until the batch is handed over."""
+        lease = self._scheduler.lease(event.batch)
+        if lease is None or lease.attempt != event.attempt:
+            return
+        stream = int(lease.indices[0])  # type: ignore[call-overload]
+        ended = isinstance(event, Ended)
+        if ended and isinstance(self._plan, StreamTurns):
+            self._plan.end_stream(stream)
+        self._stream_marks[event.batch] = StreamMark(stream, event.pulled, ended)
+
+    def _mark_emptied(self, before: int | None) -> None:
+        """Passes by the batches that held nothing: in order, those before the one handed over."""
+        self._emptied += self._scheduler.take_emptied()
+        passed = [
+            batch
+            for batch in self._emptied
+            if before is None or not self._settings.in_order or batch < before
+        ]
+        if passed:
+            self._emptied = [batch for batch in self._emptied if batch not in passed]
+            self._marks += [self._mark(batch, 0) for batch in sorted(passed)]
+
+    def _mark(self, batch: int, read: int) -> Mark:
+        plan = self._plan
+        return Mark(
+            batch,
+            skipped=self._skips.pop(batch, 0),
+            read=read,
+            donated=plan.donated(batch) if isinstance(plan, RefillingBatches) else (),
+            stream=self._stream_marks.pop(batch, None),
+            sampler=plan.snapshot(batch) if isinstance(plan, GivenBatches) else None,
+        )
 
     def _check_claim(self) -> None:
         claimed = self._settings.claimed_samples
@@ -425,6 +515,15 @@ def _end(
     for result in scheduler.abandon():
         result.discard()
     release()
+
+
+def _starts(progress: Progress) -> dict[int, StreamStart]:
+    """Where the streams of an epoch go on; those that begin at their beginning are left out."""
+    return {
+        number: StreamStart(stream.pulled, stream.snapshot, stream.snapshot_at)
+        for number, stream in enumerate(progress.streams)
+        if stream.pulled
+    }
 
 
 def _died_too_often(deaths: Sequence[str], lease: Lease) -> WorkerDiedError:

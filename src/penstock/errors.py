@@ -2,6 +2,7 @@
 
     PenstockError
     ├── OptionError (ValueError)          an argument that cannot be used as given
+    ├── StateError (ValueError)           a saved state does not fit the loader
     ├── MissingExtraError (ImportError)   an optional dependency is not installed
     ├── SerializationError (TypeError)    something cannot travel to, or from, a worker
     ├── DatasetError (RuntimeError)       the dataset or sampler breaks its own promise
@@ -29,6 +30,10 @@ class PenstockError(Exception):
 
 class OptionError(PenstockError, ValueError):
     """An argument cannot be used as given; the message names its value and the remedy."""
+
+
+class StateError(PenstockError, ValueError):
+    """A saved state cannot be loaded; the message names what differs, with both values."""
 
 
 class MissingExtraError(PenstockError, ImportError):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset, Sampler, default_collate
 
+from penstock.checkpoint import Checkpoint
 from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
 from penstock.engines.launch import warm_up
@@ -29,6 +30,7 @@ from penstock.options import (
 )
 from penstock.pinning import PinnedRun
 from penstock.plan import GivenBatches, RefillingBatches, SeededShuffle, StreamTurns, mix_seeds
+from penstock.resume import Identity, Progress, StreamProgress
 from penstock.schedule import DonorPlan, Plan
 
 T_co = TypeVar("T_co", covariant=True)
@@ -74,6 +76,9 @@ class DataLoader(TorchDataLoader[T_co]):
         max_skipped: how many samples of an epoch may be skipped: a count, a fraction, or None. A
             fraction of a stream without `__len__` is one of the samples read so far, or of 1000
             where they are fewer.
+        snapshot_every_n_steps: of how many batches one has the state of a sampler or an iterable
+            dataset with a `state_dict` of its own kept. What lies behind it is read again, and
+            passed by, where `load_state_dict` goes on between two.
 
     Raises:
         OptionError: an argument cannot be used as given; it is a `ValueError`.
@@ -103,6 +108,7 @@ class DataLoader(TorchDataLoader[T_co]):
         seed: int | None = None,
         on_error: OnError = "raise",
         max_skipped: int | float | None = 0.01,
+        snapshot_every_n_steps: int | None = 1,
     ) -> None:
         policy = ErrorPolicy(on_error, max_skipped)
         check_arguments(
@@ -119,9 +125,15 @@ class DataLoader(TorchDataLoader[T_co]):
             worker_init_fn=worker_init_fn,
         )
         self._policy = policy
-        self._seed = seed
-        self._epoch = 0
-        self._drawn: tuple[int, int] | None = None
+        self.seed = seed
+        self.on_error = on_error
+        self.max_skipped = max_skipped
+        self.snapshot_every_n_steps = check_count(
+            "snapshot_every_n_steps",
+            1 if snapshot_every_n_steps is None else snapshot_every_n_steps,
+            least=1,
+            remedy="1 keeps a state behind each batch",
+        )
         self._engine: ProcessEngine | None = None
         self._run: weakref.ref[EpochRun] | None = None
         self._skipped: list[SampleError] = []
@@ -151,6 +163,7 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
+        self._checkpoint = self._make_checkpoint()
         if num_workers and self.multiprocessing_context is not None:
             # The fork server imports torch while the program goes on to build its model.
             warm_up(self.multiprocessing_context)
@@ -192,11 +205,46 @@ class DataLoader(TorchDataLoader[T_co]):
 
         The sampler and the batch sampler are told, if they have `set_epoch`.
         """
-        self._epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
+        epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
+        checkpoint = self._checkpoint
+        if checkpoint.loaded_epoch not in (None, epoch):
+            warnings.warn(
+                f"set_epoch({epoch}) leaves the loaded state, which is in the middle of epoch "
+                f"{checkpoint.loaded_epoch}: epoch {epoch} begins at its beginning",
+                stacklevel=2,
+            )
+            checkpoint.leave_position()
+        checkpoint.epoch = epoch
         for part in (self.sampler, self.batch_sampler):
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: what `load_state_dict` needs to go on behind the last batch.
+
+        Call it at any time, in the process that iterates. Of several iterators, it is about the
+        one that was begun last.
+
+        Returns:
+            Plain JSON, save for what a sampler or dataset has returned from a `state_dict` of
+            its own. A few kilobytes, for the states of the generators.
+        """
+        return self._checkpoint.state(self._identity())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Has the next `iter()` go on where another loader was when its `state_dict` was called.
+
+        The rest of that epoch, and the epochs behind it, are then the same as there, with
+        any number of workers. Generators that were given to the loader or a sampler are put back
+        to what they were. torch's default generator, the program's own, is left as it is: a
+        loader that draws from it (no `seed` and no `generator`) goes on from the state it had
+        then, or from where the program puts it back itself.
+
+        Raises:
+            StateError: the state does not fit this loader; the message says what differs.
+        """
+        self._checkpoint.load(state_dict, self._identity())
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy begins with its own workers and an account of its own."""
@@ -206,18 +254,25 @@ class DataLoader(TorchDataLoader[T_co]):
             "_run": None,
             "_recorder": None,
             "_skipped": [],
-            "_drawn": None,
+            "_checkpoint": None,
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._checkpoint = self._make_checkpoint()
 
     # How an epoch is put together.
 
     def _begin(self) -> EpochRun:
         began = time.perf_counter()
-        if isinstance(self.sampler, SeededShuffle):
-            self.sampler.set_epoch(self._epoch)
-        seed = self._next_seed()
-        self._epoch += 1
-        plan, donors, planned = self._make_plan()
+        with self._checkpoint.begin() as progress:
+            self._set_streams(progress)
+            if isinstance(self.sampler, SeededShuffle):
+                self.sampler.set_epoch(self._checkpoint.epoch)
+            seed = self._next_seed()
+            plan, donors, planned = self._make_plan(progress)
+            if self._checkpoint.lends and isinstance(plan, GivenBatches):
+                plan.look_ahead()
         engine, release = self._get_engine(seed, self._make_job(asks=donors is not None))
         settings = EpochSettings(
             seed=seed,
@@ -237,6 +292,7 @@ class DataLoader(TorchDataLoader[T_co]):
                 donors=donors,
                 release=release,
                 began=began,
+                progress=progress,
             )
         except BaseException:
             release()
@@ -248,28 +304,86 @@ class DataLoader(TorchDataLoader[T_co]):
 
     def _next_seed(self) -> int:
         """The seed of the epoch that begins."""
-        if self._seed is not None:
-            return mix_seeds(self._seed, self._epoch) >> 1
-        if self._drawn is None or not self.persistent_workers:
+        checkpoint = self._checkpoint
+        if self.seed is not None:
+            return mix_seeds(self.seed, checkpoint.epoch) >> 1
+        if checkpoint.drawn is None or checkpoint.redraws:
             # torch draws its base seed from the same generator at the same moment.
             drawn = torch.empty((), dtype=torch.int64).random_(generator=self.generator).item()
-            self._drawn = int(drawn), 0
+            checkpoint.drawn = int(drawn), 0
             return int(drawn)
-        drawn, epochs = self._drawn
-        self._drawn = drawn, epochs + 1
+        drawn, epochs = checkpoint.drawn
+        checkpoint.drawn = drawn, epochs + 1
         return mix_seeds(drawn, epochs + 1) >> 1
 
-    def _make_plan(self) -> tuple[Plan, DonorPlan | None, int | None]:
+    def _set_streams(self, progress: Progress) -> None:
+        """An epoch keeps the streams that it was begun with, and those behind it do as well."""
+        if not self._is_stream:
+            return
+        if self._checkpoint.streams is None:
+            self._checkpoint.streams = self.num_workers
+        if not progress.streams:
+            count = max(1, self._checkpoint.streams)
+            progress.streams = [StreamProgress() for _ in range(count)]
+
+    def _make_plan(self, progress: Progress) -> tuple[Plan, DonorPlan | None, int | None]:
         """The plan, the plan again if it can fill skipped places, and its number of samples."""
         if self._is_stream:
-            return StreamTurns(max(1, self.num_workers)), None, _length(self.dataset)
+            ended = [number for number, each in enumerate(progress.streams) if each.ended]
+            turns = StreamTurns(
+                len(progress.streams), max(1, self._seats), turn=progress.turn, ended=ended
+            )
+            return turns, None, _length(self.dataset)
         planned = _length(self.sampler if self.batch_size is not None else self.dataset)
-        if self._policy.tolerant and self.batch_size is not None and planned is not None:
-            refilling = RefillingBatches(self.sampler, self.batch_size, drop_last=self.drop_last)
+        tolerant = self._policy.tolerant or progress.donated
+        if tolerant and self.batch_size is not None and planned is not None:
+            refilling = RefillingBatches(
+                self.sampler,
+                self.batch_size,
+                drop_last=self.drop_last,
+                first=progress.passed,
+                donated=progress.donated,
+            )
             return refilling, refilling, refilling.planned
-        if self.batch_sampler is None:
-            return GivenBatches(self.sampler, batched=False), None, planned
-        return GivenBatches(self.batch_sampler, batched=True), None, planned
+        done = self._checkpoint.resume_sampler()
+        given = GivenBatches(
+            self.sampler if self.batch_sampler is None else self.batch_sampler,
+            batched=self.batch_sampler is not None,
+            skip=progress.passed - done,
+            first=progress.passed,
+            snapshot=self._checkpoint.snapshot,
+            every=self.snapshot_every_n_steps,
+        )
+        return given, None, planned
+
+    @property
+    def _seats(self) -> int:
+        """Workers that have something to do."""
+        streams = self._checkpoint.streams
+        return self.num_workers if streams is None else min(self.num_workers, max(1, streams))
+
+    def _make_checkpoint(self) -> Checkpoint:
+        own = [self.batch_sampler, self.sampler, getattr(self.batch_sampler, "sampler", None)]
+        return Checkpoint(
+            [] if self._is_stream else [part for part in own if part is not None],
+            self.generator,
+            draws=self.seed is None,
+            redraws=not self.persistent_workers,
+        )
+
+    def _identity(self) -> Identity:
+        """What a state has to agree with."""
+        grouped = self.batch_size is None and self.batch_sampler is not None
+        ordering: object = self.batch_sampler if grouped else self.sampler
+        return Identity(
+            kind="iterable" if self._is_stream else "map",
+            length=_length(self.dataset),
+            samples=None if self._is_stream else _length(ordering),
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            sampler=type(ordering).__name__,
+            seed=self.seed,
+        )
 
     def _make_job(self, *, asks: bool) -> Job:
         mode: SampleErrorMode = "raise"
@@ -278,8 +392,9 @@ class DataLoader(TorchDataLoader[T_co]):
         default = self.collate_fn is default_collate
         return Job(
             dataset=self.dataset,
-            seats=self.num_workers,
+            seats=self._seats,
             stream=self._is_stream,
+            streams=self._checkpoint.streams,
             collate=self.collate_fn,
             default_collate=default,
             batched=self.batch_sampler is not None,
@@ -289,15 +404,20 @@ class DataLoader(TorchDataLoader[T_co]):
             sample_errors=mode,
             none_is_error=default or mode != "raise",
             own_randomness=self.worker_init_fn is None or not self.num_workers,
+            snapshot_every=self.snapshot_every_n_steps,
         )
 
     def _get_engine(self, seed: int, job: Job) -> tuple[Engine, Callable[[], None]]:
         """An engine that is started, and what to call when the epoch is over."""
         if not self.num_workers:
-            inline = InlineEngine(job)
+            inline = InlineEngine(job, seed=seed)
             return inline, inline.close
         if self._engine is not None and not self._engine.is_ours:
             # This process was forked since: its parent goes on with these workers.
+            self._engine = None
+        if self._engine is not None and self._engine.job.streams != job.streams:
+            # A state was loaded, of an epoch with other streams.
+            self._engine.close()
             self._engine = None
         if self._engine is not None:
             previous = self._run() if self._run is not None else None

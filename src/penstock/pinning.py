@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from penstock.epoch import EpochRun
 from penstock.errors import ClosedError
 from penstock.observe import StatisticsRecorder
+from penstock.resume import Mark, Progress
 
 # One that the training loop takes next, and one that is copied meanwhile.
 COPIES_AHEAD = 2
@@ -47,6 +49,8 @@ class PinnedRun(Iterator[Any]):
         self._to_pin: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._pinned: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._in_flight = 0
+        # What each batch in flight adds to the progress, once it is handed over.
+        self._marks: deque[list[Mark]] = deque()
         self._over = False
         self._closed = False
         self._thread = threading.Thread(
@@ -69,9 +73,12 @@ class PinnedRun(Iterator[Any]):
         if not self._in_flight:
             self._send()
         if not self._in_flight:
+            self.progress.add(self._run.collect_marks())
+            self.progress.finished = True
             raise StopIteration
         batch, error = self._pinned.get()
         self._in_flight -= 1
+        self.progress.add(self._marks.popleft())
         if error is not None:
             raise error
         self._send_ready()
@@ -97,6 +104,11 @@ class PinnedRun(Iterator[Any]):
         return self._run.skipped
 
     @property
+    def progress(self) -> Progress:
+        """What of the epoch was handed over."""
+        return self._run.progress
+
+    @property
     def recorder(self) -> StatisticsRecorder:
         """Counts and times of the epoch."""
         return self._run.recorder
@@ -117,12 +129,13 @@ class PinnedRun(Iterator[Any]):
         """Gives the thread the next batch, or the error in its place, to come in its turn."""
         item: _Item
         try:
-            item = next(self._run), None
+            item = self._run.take(), None
         except StopIteration:
             self._over = True
             return
         except Exception as error:
             item = None, error
+        self._marks.append(self._run.collect_marks())
         self._to_pin.put(item)
         self._in_flight += 1
 

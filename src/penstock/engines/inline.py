@@ -10,10 +10,19 @@ from typing import Any
 
 from penstock.engines.failure import sample_error, to_raise
 from penstock.engines.fetch import Fetcher
+from penstock.engines.hosting import StreamHost, stream_of
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
-from penstock.engines.protocol import Done, Ended, Event, Failed, Opened, Withheld
-from penstock.engines.streaming import StreamFetcher
+from penstock.engines.protocol import (
+    NO_STARTS,
+    Done,
+    Ended,
+    Event,
+    Failed,
+    Opened,
+    StreamStart,
+    Withheld,
+)
 from penstock.schedule import Fill, Lease
 
 
@@ -26,7 +35,7 @@ class _LocalResult:
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
         failures = [(failure.place, sample_error(failure)) for failure in self.made.failures]
-        return Opened(self.made.value, self.made.samples, failures)
+        return Opened(self.made.value, self.made.samples, failures, self.made.snapshot)
 
     def discard(self) -> None:
         """See `penstock.engines.protocol.Result`."""
@@ -37,24 +46,25 @@ class InlineEngine:
 
     Args:
         job: what is to be done.
+        seed: torch's base seed, for streams that were a worker's.
     """
 
     seats = 1
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, seed: int = 0) -> None:
         self._map = None if job.stream else Fetcher(job, None)
-        self._stream = StreamFetcher(job, None) if job.stream else None
-        self._fetcher: Any = self._stream or self._map
+        self._streams = StreamHost(job, None, seed) if job.stream else None
+        self._fetcher: Any = self._streams or self._map
         self._orders: deque[tuple[Lease, Mapping[int, Fill] | None]] = deque()
 
     def start(self) -> None:
         """See `Engine.start`."""
 
-    def begin_epoch(self, seed: int) -> None:
+    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart] = NO_STARTS) -> None:
         """See `Engine.begin_epoch`."""
         self._orders.clear()
-        if self._stream is not None:
-            self._stream.begin_epoch()
+        if self._streams is not None:
+            self._streams.begin_epoch(seed, starts)
         elif self._map is not None:
             self._map.begin_epoch(seed)
 
@@ -85,7 +95,9 @@ class InlineEngine:
             outcome = self._fetcher.fetch(lease)
         else:
             outcome = self._fetcher.amend(lease.batch, fills)
-        where = (lease.seat, lease.batch, lease.attempt, time.perf_counter() - began)
+        busy_s = time.perf_counter() - began
+        pulled = 0 if self._streams is None else self._streams.pulled(stream_of(lease.indices))
+        where = (lease.seat, lease.batch, lease.attempt, busy_s, pulled)
         if isinstance(outcome, Made):
             return [Done(*where, _LocalResult(outcome))]
         if isinstance(outcome, Held):

@@ -17,6 +17,8 @@ class Job:
         dataset: map-style, or an iterable if `stream`.
         seats: how many workers share the work; 0 for the training process itself.
         stream: whether the dataset is iterated rather than indexed.
+        streams: how many streams it is then read in, which is how many workers it is told of: 0
+            for one stream without a worker, None for one for each seat.
         collate: makes a batch of a list of samples; where not `batched`, it gets the single
             sample. None keeps the list as it is.
         default_collate: whether `collate` is torch's, so that the batch can be made in
@@ -27,6 +29,8 @@ class Job:
         worker_init_fn: called in each worker with its number, once.
         sample_errors: what to do about a bad sample.
         none_is_error: whether a sample None is a bad one.
+        snapshot_every: of how many batches of a stream one has the state of a dataset that can tell
+            it sent along; 0 for none.
         own_randomness: whether each sample has random numbers of its own; if not, a
             worker has one sequence, seeded as torch does.
     """
@@ -34,6 +38,7 @@ class Job:
     dataset: Any
     seats: int
     stream: bool = False
+    streams: int | None = None
     collate: Callable[[Any], Any] | None = None
     default_collate: bool = False
     batched: bool = True
@@ -43,3 +48,19 @@ class Job:
     sample_errors: SampleErrorMode = "raise"
     none_is_error: bool = True
     own_randomness: bool = True
+    snapshot_every: int = 0
+
+    @property
+    def stream_count(self) -> int:
+        """Streams by number of worker; 0: one stream, and no worker."""
+        return self.seats if self.streams is None else self.streams
+
+    def streams_of(self, seat: int | None) -> list[int]:
+        """The streams that a seat reads; None: the training process reads all of them."""
+        every = max(1, self.seats) if seat is not None else 1
+        return list(range(seat or 0, max(1, self.stream_count), every))
+
+    @property
+    def told_workers(self) -> int:
+        """The number of workers that the dataset is told of; 0: it is told of none."""
+        return self.stream_count if self.stream else self.seats

@@ -11,11 +11,15 @@ from penstock.engines.failure import Failure
 
 @dataclass(frozen=True)
 class Made:
-    """A batch, how many samples are in it, and those that were left out of it."""
+    """A batch, how many samples are in it, and those that were left out of it.
+
+    `snapshot` is the state of its stream's dataset behind it, if that is kept.
+    """
 
     value: Any
     samples: int
     failures: Sequence[Failure] = ()
+    snapshot: Any = None
 
 
 @dataclass(frozen=True)

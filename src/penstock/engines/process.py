@@ -16,13 +16,14 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from penstock.engines.boot import Descriptor, run_worker
 from penstock.engines.failure import Failure, sample_error, to_raise
+from penstock.engines.hosting import stream_of
 from penstock.engines.job import Job
 from penstock.engines.launch import (
     choose_context,
@@ -33,6 +34,7 @@ from penstock.engines.launch import (
 )
 from penstock.engines.payload import Payload
 from penstock.engines.protocol import (
+    NO_STARTS,
     Died,
     Done,
     Ended,
@@ -42,6 +44,7 @@ from penstock.engines.protocol import (
     Opened,
     Started,
     StartFailed,
+    StreamStart,
     Withheld,
 )
 from penstock.errors import ClosedError, SerializationError, WireError
@@ -78,8 +81,9 @@ class _Seat:
     slots: dict[_Key, int] = field(default_factory=dict)
     # Whether the worker in it has its dataset.
     ready: bool = False
-    # Samples of its stream that are in batches which have arrived.
-    position: int = 0
+    # Where its streams would have to begin again, and which stream each lease is about.
+    starts: dict[int, StreamStart] = field(default_factory=dict)
+    streams: dict[_Key, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -94,8 +98,8 @@ class _SharedResult:
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
         root = self.arena.lend(self.slot, self.used) if self.used else None
-        value, samples, failures = decode(self.body, root)
-        return Opened(value, samples, _placed(failures) if failures else ())
+        value, samples, failures, snapshot = decode(self.body, root)
+        return Opened(value, samples, _placed(failures) if failures else (), snapshot)
 
     def discard(self) -> None:
         """See `penstock.engines.protocol.Result`."""
@@ -234,14 +238,16 @@ class ProcessEngine:
             self._send_begin(seat)
             self.flush()
 
-    def begin_epoch(self, seed: int) -> None:
+    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart] = NO_STARTS) -> None:
         """See `Engine.begin_epoch`."""
         self._check_owner()
         self._serial += 1
         self._epoch_seed = seed
         self._refused.clear()
         for seat in self._seats:
-            seat.position = 0
+            own = self._job.streams_of(seat.number) if self._job.stream else []
+            seat.starts = {stream: starts.get(stream, StreamStart()) for stream in own}
+            seat.streams.clear()
             if seat.channel is None:
                 # The epoch before ended with the death of its worker.
                 self._end(seat, patience_s=0.0)
@@ -255,6 +261,11 @@ class ProcessEngine:
         """Whether this process made it; one that was forked since must leave it alone."""
         return os.getpid() == self._owner
 
+    @property
+    def job(self) -> Job:
+        """What its workers do."""
+        return self._job
+
     def _check_owner(self) -> None:
         if not self.is_ours:
             raise ClosedError(
@@ -267,7 +278,7 @@ class ProcessEngine:
         return [seat.number for seat in self._seats if seat.ready]
 
     def _send_begin(self, seat: _Seat) -> None:
-        body = pickle.dumps((self._epoch_seed, seat.position))
+        body = self._serialised((self._epoch_seed, seat.starts))
         self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
     def submit(self, lease: Lease) -> None:
@@ -280,10 +291,13 @@ class ProcessEngine:
                 f"the indices {list(lease.indices)!r:.200} of batch {lease.batch} cannot be sent "
                 f"to a worker: {error}"
             )
-            self._refused.append(Failed(lease.seat, lease.batch, lease.attempt, 0.0, refusal))
+            self._refused.append(Failed(lease.seat, lease.batch, lease.attempt, 0.0, 0, refusal))
             return
         slot, capacity = self._arena.acquire(lease.seat)
-        seat.slots[self._serial, lease.batch, lease.attempt] = slot
+        key = (self._serial, lease.batch, lease.attempt)
+        seat.slots[key] = slot
+        if self._job.stream:
+            seat.streams[key] = stream_of(lease.indices)
         self._send(
             seat,
             pack(
@@ -404,7 +418,7 @@ class ProcessEngine:
             if frame.epoch == self._serial:
                 failures = _placed(decode(frame.body, None))
                 events.append(
-                    Withheld(seat.number, frame.batch, frame.attempt, frame.busy_s, failures)
+                    Withheld(seat.number, frame.batch, frame.attempt, frame.busy_s, 0, failures)
                 )
             return
         slot = seat.slots.pop(key, None)
@@ -416,11 +430,13 @@ class ProcessEngine:
             self._arena.release(slot)
         if not current:
             return
-        # What a stream's worker has taken for a batch that was given up is gone as well.
-        seat.position = frame.position
+        stream = seat.streams.pop(key, None)
+        if stream is not None:
+            # What was taken for a batch that was given up is gone as well.
+            seat.starts[stream] = replace(seat.starts[stream], pulled=frame.position)
         if kind == Kind.DROPPED:
             return
-        where = (seat.number, frame.batch, frame.attempt, frame.busy_s)
+        where = (seat.number, frame.batch, frame.attempt, frame.busy_s, frame.position)
         self._busy_s = frame.busy_s
         if kind == Kind.DONE:
             result = _SharedResult(self._arena, frame.body, slot, frame.used)
@@ -460,6 +476,7 @@ class ProcessEngine:
         for slot in seat.slots.values():
             self._arena.release(slot)
         seat.slots.clear()
+        seat.streams.clear()
         code = process.exitcode
         process.close()
         return code

@@ -3,7 +3,7 @@
 One run of a dataset (`penstock.epoch`) drives one engine from one thread::
 
     start()                       once; workers begin to get ready
-    begin_epoch(seed)             before the first lease of each epoch; what is left of the
+    begin_epoch(seed, starts)     before the first lease of each epoch; what is left of the
                                   epoch before is dropped, and its replies never come up
     submit / amend / recall       never wait, and may keep the order back until flush()
     flush()                       sends what was kept back, without waiting
@@ -40,6 +40,25 @@ NOTHING_LEFT = NothingLeft()
 
 
 @dataclass(frozen=True, slots=True)
+class StreamStart:
+    """Where a stream begins.
+
+    Attributes:
+        pulled: samples to have been taken from it.
+        snapshot: the state of its dataset at an earlier place, or None.
+        snapshot_at: samples that had been taken from it there.
+    """
+
+    pulled: int = 0
+    snapshot: Any = None
+    snapshot_at: int = 0
+
+
+NO_STARTS: Mapping[int, StreamStart] = {}
+"""All streams begin at their beginning."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A batch, ready for use.
 
@@ -47,11 +66,13 @@ class Opened:
         value: the batch, or `NOTHING_LEFT`.
         samples: how many samples are in it.
         failures: the samples that were left out of it.
+        snapshot: the state of its stream's dataset behind it, if that was kept.
     """
 
     value: Any
     samples: int
     failures: Failures
+    snapshot: Any = None
 
 
 class Result(Protocol):
@@ -73,12 +94,14 @@ class Report:
         batch: which lease, with `attempt`.
         attempt: see `batch`.
         busy_s: seconds that the worker worked on it.
+        pulled: samples that were taken from its stream up to here, if it is of one.
     """
 
     seat: int
     batch: int
     attempt: int
     busy_s: float
+    pulled: int
 
 
 @dataclass(slots=True)
@@ -151,11 +174,12 @@ class Engine(Protocol):
     def start(self) -> None:
         """Starts the workers, and waits for none of them."""
 
-    def begin_epoch(self, seed: int) -> None:
+    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart] = NO_STARTS) -> None:
         """Opens an epoch.
 
         Args:
             seed: what the random numbers of the epoch's samples are derived from.
+            starts: where streams begin, by number; those that are not in it at their beginning.
         """
 
     def ready_seats(self) -> list[int]:

@@ -14,7 +14,7 @@ from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import name_current
 from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
-from penstock.engines.protocol import NOTHING_LEFT
+from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
 
@@ -50,17 +50,19 @@ class StreamFetcher:
         self._fills_batches = False
         self.pulled = 0
 
-    def begin_epoch(self, skip: int = 0) -> None:
+    def begin_epoch(self, start: StreamStart | None = None) -> None:
         """Starts the stream anew.
 
         Args:
-            skip: samples to pass over, since a worker before has delivered them.
+            start: where to begin; None for the beginning. What lies before was handed over.
         """
         self._iterator = None
         self._over = False
         self._samples, self._failures = [], []
-        self._skip = skip
-        self.pulled = 0
+        self._start = StreamStart() if start is None else start
+        self._made = 0
+        # Until the stream is there, the place that it will be at.
+        self.pulled = self._start.pulled
 
     def fetch(self, lease: Lease) -> Outcome:
         """Makes the next batch."""
@@ -108,14 +110,17 @@ class StreamFetcher:
         self._fills_batches = len(samples) == wanted
         if not samples or (job.drop_last and len(samples) < wanted):
             return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
-        return self._collate(samples, batch, failures)
+        snapshot = self._snapshot()
+        outcome = self._collate(samples, batch, failures)
+        if snapshot is not None and isinstance(outcome, Made):
+            return replace(outcome, snapshot=snapshot)
+        return outcome
 
     def _pull(self) -> Any:
         if self._over:
             raise StopIteration
         if self._iterator is None:
-            self._iterator = iter(self._job.dataset)
-            self._pass_over(self._iterator)
+            self._iterator = self._begin_stream()
         self.pulled += 1
         try:
             sample = next(self._iterator)
@@ -142,19 +147,40 @@ class StreamFetcher:
             )
         return sample
 
-    def _pass_over(self, iterator: Iterator[Any]) -> None:
-        while self.pulled < self._skip:
-            self.pulled += 1
+    def _begin_stream(self) -> Iterator[Any]:
+        """The iterator, where it has to begin."""
+        start, dataset = self._start, self._job.dataset
+        snapshot = start.snapshot or {}
+        if "dataset" in snapshot:
+            dataset.load_state_dict(snapshot["dataset"])
+        iterator: Iterator[Any] = iter(dataset)
+        if "iterator" in snapshot:
+            iterator.load_state_dict(snapshot["iterator"])  # type: ignore[attr-defined]
+        for pulled in range(start.snapshot_at, start.pulled):
             try:
                 next(iterator)
             except StopIteration:
                 raise DatasetError(
-                    f"a worker died, and the stream ended after {self.pulled - 1} samples when it "
-                    f"was run again, before the {self._skip} that were delivered: it is not the "
-                    "same stream each time, so it cannot be resumed"
+                    f"the stream ended after {pulled} samples when it was run again, before the "
+                    f"{start.pulled} that were handed over: it is not the same stream each time, "
+                    "so nothing can go on from a worker that died, or from a saved state"
                 ) from None
             except Exception:
                 continue
+        return iterator
+
+    def _snapshot(self) -> Any:
+        """The state of a dataset that can tell it, or of its iterator, if it is due."""
+        every = self._job.snapshot_every
+        self._made += 1
+        if not every or self._made % every or self._over:
+            return None
+        state = {}
+        if _has_state(self._job.dataset):
+            state["dataset"] = self._job.dataset.state_dict()
+        if self._iterator is not self._job.dataset and _has_state(self._iterator):
+            state["iterator"] = self._iterator.state_dict()  # type: ignore[union-attr]
+        return state or None
 
     def _describe(self, error: Exception) -> Failure:
         index = self.pulled - 1
@@ -166,3 +192,9 @@ class StreamFetcher:
             )
             return replace(failure, traceback=failure.traceback + lost)
         return failure
+
+
+def _has_state(thing: object) -> bool:
+    return callable(getattr(thing, "state_dict", None)) and callable(
+        getattr(thing, "load_state_dict", None)
+    )

@@ -12,7 +12,6 @@ import contextlib
 import gc
 import os
 import pickle
-import random
 import signal
 import sys
 import time
@@ -21,17 +20,17 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data._utils import worker as torch_worker
 
 from penstock.engines.failure import describe
 from penstock.engines.fetch import Fetcher
 from penstock.engines.heap import keep_freed_memory
+from penstock.engines.hosting import StreamHost, stream_of
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.payload import load_payload
-from penstock.engines.streaming import StreamFetcher
+from penstock.engines.randomness import seed_process
 from penstock.schedule import Lease
 from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
 from penstock.transport.codec import decode, encode
@@ -88,13 +87,14 @@ def _get_ready(
         if not isinstance(job, Job):
             job = load_payload(job.detach())
         seed_process(seed, seat)
-        torch_worker._worker_info = torch_worker.WorkerInfo(
-            id=seat, num_workers=job.seats, seed=seed + seat, dataset=job.dataset
-        )
+        if job.told_workers:
+            torch_worker._worker_info = torch_worker.WorkerInfo(
+                id=seat, num_workers=job.told_workers, seed=seed + seat, dataset=job.dataset
+            )
         step = "worker_init_fn"
-        if job.worker_init_fn is not None:
+        if job.worker_init_fn is not None and (not job.stream or job.streams_of(seat) == [seat]):
             job.worker_init_fn(seat)
-        worker = _Worker(job, seat, channel, writer)
+        worker = _Worker(job, seat, seed, channel, writer)
         # What is here now stays. The garbage collector would visit all of it again and again, and
         # write to each object's page, which after a fork copies that page.
         gc.freeze()
@@ -107,31 +107,18 @@ def _get_ready(
     return worker
 
 
-def seed_process(seed: int, seat: int) -> None:
-    """Seeds the global generators of a worker, each worker differently, as torch documents it.
-
-    Args:
-        seed: what torch calls the base seed.
-        seat: the worker's number.
-    """
-    random.seed(seed + seat)
-    torch.manual_seed(seed + seat)
-    # In the way torch does it, though it is not documented: with `worker_init_fn`, runs that were
-    # made with torch's loader are reproduced.
-    np.random.seed(torch_worker._generate_state(seed, seat))  # type: ignore[no-untyped-call]
-
-
 class _Worker:
     """The loop of a worker that has its dataset."""
 
-    def __init__(self, job: Job, seat: int, channel: Channel, writer: SlotWriter) -> None:
+    def __init__(
+        self, job: Job, seat: int, seed: int, channel: Channel, writer: SlotWriter
+    ) -> None:
         self._seat = seat
-        self._job = job
         self._channel = channel
         self._writer = writer
         self._map = None if job.stream else Fetcher(job, seat, writer.allocate)
-        self._stream = StreamFetcher(job, seat, writer.allocate) if job.stream else None
-        self._fetcher: Any = self._stream or self._map
+        self._streams = StreamHost(job, seat, seed, writer.allocate) if job.stream else None
+        self._fetcher: Any = self._streams or self._map
         self._leases: deque[Frame] = deque()
         self._amendments: deque[Frame] = deque()
         self._held: dict[tuple[int, int], Frame] = {}
@@ -158,7 +145,7 @@ class _Worker:
         if self._amendments:
             return self._amendments.popleft()
         # A stream's next batch begins where the one that is held ends.
-        if self._leases and not (self._stream is not None and self._held):
+        if self._leases and not (self._streams is not None and self._held):
             return self._leases.popleft()
         return None
 
@@ -180,11 +167,9 @@ class _Worker:
         self._amendments.clear()
         self._held.clear()
         self._busy.clear()
-        seed, skip = pickle.loads(frame.body)
-        if self._stream is not None:
-            if self._job.own_randomness:
-                seed_process(seed, self._seat)
-            self._stream.begin_epoch(skip)
+        seed, starts = pickle.loads(frame.body)
+        if self._streams is not None:
+            self._streams.begin_epoch(seed, starts)
         elif self._map is not None:
             self._map.begin_epoch(seed)
 
@@ -236,9 +221,8 @@ class _Worker:
     def _encode(self, outcome: Outcome) -> tuple[Kind, bytes]:
         try:
             if isinstance(outcome, Made):
-                return Kind.DONE, encode(
-                    (outcome.value, outcome.samples, outcome.failures), self._writer
-                )
+                made = (outcome.value, outcome.samples, outcome.failures, outcome.snapshot)
+                return Kind.DONE, encode(made, self._writer)
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
             if isinstance(outcome, Broken):
@@ -258,7 +242,14 @@ class _Worker:
                 slot=lease.slot,
                 used=self._writer.used if kind == Kind.DONE else 0,
                 capacity=lease.capacity,
-                position=self._stream.pulled if self._stream is not None else 0,
+                position=self._pulled(lease),
                 busy_s=busy_s,
             )
         )
+
+    def _pulled(self, lease: Frame) -> int:
+        """Samples taken from the stream that a lease is about."""
+        if self._streams is None:
+            return 0
+        indices, _ = pickle.loads(lease.body)
+        return self._streams.pulled(stream_of(indices))

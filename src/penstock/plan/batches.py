@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from penstock.errors import OptionError
 
@@ -18,18 +20,51 @@ class GivenBatches:
         batches: yields what one lease fetches: a list of indices, or a single index
             where the dataset makes whole batches itself.
         batched: whether it yields lists.
+        skip: batches to pass over at the beginning, without a look at them.
+        first: the number of the batch behind those.
+        snapshot: returns the sampler's own state, if it has one to tell.
+        every: of how many batches one has the sampler's state kept behind it.
     """
 
-    def __init__(self, batches: Iterable[object], *, batched: bool) -> None:
+    def __init__(
+        self,
+        batches: Iterable[object],
+        *,
+        batched: bool,
+        skip: int = 0,
+        first: int = 0,
+        snapshot: Callable[[], Any] | None = None,
+        every: int = 1,
+    ) -> None:
         self._batches = iter(batches)
+        if snapshot is not None and hasattr(self._batches, "state_dict"):
+            snapshot = self._batches.state_dict
         self._batched = batched
+        self._snapshot = snapshot
+        self._every = every
+        self._snapshots: dict[int, Any] = {}
+        self._taken = first
+        self._ahead: list[object] = []
+        if skip:
+            next(itertools.islice(self._batches, skip - 1, skip), None)
+
+    def look_ahead(self) -> None:
+        """Has the sampler give its first batch now, and with it draw what it draws to begin."""
+        self._ahead = list(itertools.islice(self._batches, 1))
+
+    def snapshot(self, batch: int) -> Any:
+        """The sampler's state behind a batch, once; None if none was kept."""
+        return self._snapshots.pop(batch, None)
 
     def take(self) -> tuple[Sequence[object], None] | None:
         """The next batch's indices, for any worker; None at the end."""
         try:
-            given = next(self._batches)
+            given = self._ahead.pop() if self._ahead else next(self._batches)
         except StopIteration:
             return None
+        self._taken += 1
+        if self._snapshot is not None and self._taken % self._every == 0:
+            self._snapshots[self._taken - 1] = self._snapshot()
         if not self._batched:
             return [given], None
         if not isinstance(given, list):
@@ -57,16 +92,29 @@ class RefillingBatches:
         batch_size: samples a batch.
         drop_last: whether an incomplete batch is left out: the last one, and any for which
             too few donors are left.
+        first: the batch to begin with.
+        donated: places in the order whose samples were used for other places before.
     """
 
-    def __init__(self, order: Iterable[object], batch_size: int, *, drop_last: bool) -> None:
+    def __init__(
+        self,
+        order: Iterable[object],
+        batch_size: int,
+        *,
+        drop_last: bool,
+        first: int = 0,
+        donated: Collection[int] = (),
+    ) -> None:
         indices = list(order)
         self._order: Sequence[object] = _compact(indices)
         self._end = len(indices)
         self._size = batch_size
         self._drop_last = drop_last
-        self._taken = 0
+        self._taken = first
         self._left_out: set[int] = set()
+        self._gone = set(donated)
+        self._donors: dict[int, list[int]] = {}
+        self._leave_gone()
 
     @property
     def planned(self) -> int:
@@ -76,7 +124,7 @@ class RefillingBatches:
     def take(self) -> tuple[Sequence[object], None] | None:
         """The next batch's indices, for any worker; None at the end."""
         indices = self.indices(self._taken)
-        if not indices:
+        if not indices and (self._taken + 1) * self._size > self._end:
             return None
         self._taken += 1
         return indices, None
@@ -87,7 +135,15 @@ class RefillingBatches:
         stop = start + self._size
         if batch in self._left_out or (stop > self._end and self._drop_last):
             return []
-        return list(self._order[start : min(stop, self._end)])
+        stop = min(stop, self._end)
+        if not self._gone:
+            return list(self._order[start:stop])
+        left = [self._order[place] for place in range(start, stop) if place not in self._gone]
+        return [] if self._drop_last and len(left) < self._size else left
+
+    def donated(self, batch: int) -> Sequence[int]:
+        """The places in the order whose samples `batch` was given; asked for once."""
+        return self._donors.pop(batch, ())
 
     def donor(self, batch: int, *, untaken: bool) -> tuple[object, int | None] | None:
         """Takes a sample from the end of the order for a place in `batch`.
@@ -108,7 +164,13 @@ class RefillingBatches:
                 self._left_out.add(batch)
             return None
         self._end = last
+        self._leave_gone()
+        self._donors.setdefault(batch, []).append(last)
         return self._order[last], home if home < self._taken else None
+
+    def _leave_gone(self) -> None:
+        while self._end - 1 in self._gone:
+            self._end -= 1
 
 
 class Chunks:

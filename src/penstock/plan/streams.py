@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 class StreamTurns:
@@ -12,22 +12,28 @@ class StreamTurns:
     over the workers, from worker 0 in every epoch; a stream that has ended is passed over.
 
     Args:
-        streams: how many streams, which is how many workers.
+        streams: how many streams.
+        seats: how many workers; stream `s` is read by worker `s % seats`.
+        turn: the stream to begin with.
+        ended: streams that have nothing left.
     """
 
-    def __init__(self, streams: int) -> None:
-        self._live = [True] * streams
-        self._next = 0
+    def __init__(
+        self, streams: int, seats: int | None = None, *, turn: int = 0, ended: Collection[int] = ()
+    ) -> None:
+        self._live = [stream not in ended for stream in range(streams)]
+        self._seats = seats or streams
+        self._next = turn
         self._given = [0] * streams
 
     def take(self) -> tuple[Sequence[object], int] | None:
-        """The next batch's ordinal within a stream, and that stream; None when all have ended."""
+        """A stream, the ordinal of its next batch, and its worker; None when all have ended."""
         for step in range(len(self._live)):
             stream = (self._next + step) % len(self._live)
             if self._live[stream]:
                 self._next = stream + 1
                 self._given[stream] += 1
-                return [self._given[stream] - 1], stream
+                return [stream, self._given[stream] - 1], stream % self._seats
         return None
 
     def end_stream(self, stream: int) -> None:

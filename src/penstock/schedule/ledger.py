@@ -25,12 +25,21 @@ class Ledger:
     Args:
         policy: what to do about them.
         planned: samples in the epoch, or None where that is unknown.
+        read: samples of the epoch that were read before.
+        skipped_before: how many of those were skipped.
+
+    Attributes:
+        read: samples of the epoch that were read, bad ones among them.
+        skipped: those that were skipped here.
     """
 
-    def __init__(self, policy: ErrorPolicy, planned: int | None) -> None:
+    def __init__(
+        self, policy: ErrorPolicy, planned: int | None, *, read: int = 0, skipped_before: int = 0
+    ) -> None:
         self._policy = policy
         self._planned = planned
-        self.read = 0
+        self._skipped_before = skipped_before
+        self.read = read
         self.skipped: list[SampleError] = []
 
     def decide(self, error: SampleError) -> Literal["skip", "raise"] | Replacement:
@@ -57,7 +66,8 @@ class Ledger:
             TooManySkippedError: that is one more than is allowed.
         """
         self.skipped.append(error)
-        if len(self.skipped) <= self._policy.allowed(self._planned, self.read):
+        count = self._skipped_before + len(self.skipped)
+        if count <= self._policy.allowed(self._planned, self.read):
             return
         total = self._planned if self._planned is not None else self.read
         limit = self._policy.max_skipped
@@ -66,7 +76,7 @@ class Ledger:
             allowed += f", which is {self._policy.allowed(self._planned, self.read):g}"
         shown = "".join(f"\n  {skipped}" for skipped in self.skipped[:SHOWN_CAUSES])
         raise TooManySkippedError(
-            f"{len(self.skipped)} of {total} samples were skipped, more than {allowed}. Mend the "
+            f"{count} of {total} samples were skipped, more than {allowed}. Mend the "
             "data, or allow more (a count, a fraction, or None for no limit). The first "
             f"causes:{shown}",
             list(self.skipped),

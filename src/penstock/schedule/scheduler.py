@@ -28,7 +28,7 @@ from __future__ import annotations
 import enum
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -95,11 +95,13 @@ class Delivery(Generic[R]):
         batch: the batch's number in the plan; None for an error of the plan itself.
         result: what the worker replied.
         error: what to raise instead.
+        indices: what the plan gave for the batch.
     """
 
     batch: int | None
     result: R | None
     error: BaseException | None
+    indices: Sequence[object] = ()
 
 
 class Scheduler(Generic[R]):
@@ -112,6 +114,8 @@ class Scheduler(Generic[R]):
         donors: the plan again, if it can fill skipped places.
         death_error: builds the error for a batch that is given up after
             `MAX_DEATHS_PER_BATCH` deaths.
+        first: the number of the batch that the plan gives first.
+        passed: batches behind it that are taken from the plan and left alone.
     """
 
     def __init__(
@@ -122,6 +126,8 @@ class Scheduler(Generic[R]):
         in_order: bool = True,
         donors: DonorPlan | None = None,
         death_error: Callable[[Lease], BaseException] | None = None,
+        first: int = 0,
+        passed: Collection[int] = (),
     ) -> None:
         self._plan = plan
         self._donors = donors
@@ -130,9 +136,11 @@ class Scheduler(Generic[R]):
         self._death_error = death_error
         self._commands: list[Command[R]] = []
         self._batches: dict[int, _Batch[R]] = {}
-        self._taken = 0
-        self._settled = 0
-        self._delivered = 0
+        self._taken = first
+        self._settled = first
+        self._delivered = first
+        self._passed = frozenset(passed)
+        self._emptied: list[int] = []
         self._queued: list[int] = []
         self._arrived: deque[int] = deque()
         self._lent: dict[int, dict[int, Lease]] = {}
@@ -163,6 +171,8 @@ class Scheduler(Generic[R]):
             indices, pinned = work
             number = self._taken
             self._taken += 1
+            if number in self._passed:
+                continue
             batch: _Batch[R] = _Batch(Lease(number, 0, -1, indices), pinned)
             self._batches[number] = batch
             seat = self._seat_for(pinned)
@@ -176,11 +186,16 @@ class Scheduler(Generic[R]):
         number = self._next_in_order() if self._in_order else self._next_arrived()
         if number is not None:
             batch = self._batches.pop(number)
-            return Delivery(number, batch.result, batch.error)
+            return Delivery(number, batch.result, batch.error, batch.lease.indices)
         if self._plan_error is not None and not self._batches:
             error, self._plan_error = self._plan_error, None
             return Delivery(None, None, error)
         return None
+
+    def take_emptied(self) -> list[int]:
+        """Batches that turned out to hold nothing, since the last call."""
+        emptied, self._emptied = self._emptied, []
+        return emptied
 
     @property
     def deliverable(self) -> bool:
@@ -230,6 +245,11 @@ class Scheduler(Generic[R]):
             if batch.state is _State.OPEN:
                 return number, batch.failures
         return None
+
+    def lease(self, batch: int) -> Lease | None:
+        """The live lease of a batch that was not delivered yet."""
+        record = self._batches.get(batch)
+        return None if record is None else record.lease
 
     # Workers come and go.
 
@@ -408,6 +428,7 @@ class Scheduler(Generic[R]):
         number = batch.lease.batch
         if state is _State.EMPTY:
             del self._batches[number]
+            self._emptied.append(number)
         elif not self._in_order:
             self._arrived.append(number)
 

@@ -1,0 +1,197 @@
+"""A loader's memory of how its epochs began, from which its state is told and taken up again.
+
+An epoch that is resumed is begun as it was begun then: the generators are put back, the seed and
+the order are drawn again, and the batches that were handed over are passed by. Nothing is read for
+that from a map-style dataset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from penstock.errors import StateError
+from penstock.resume import Identity, Progress, RandomSources, check_state, make_state
+
+
+class Checkpoint:
+    """What one loader remembers.
+
+    Args:
+        samplers: what gives the batches, or the order; they may draw random numbers, have
+            `state_dict` and `load_state_dict`, or an `epoch` with `set_epoch`.
+        generator: the loader's, or None.
+        draws: whether the loader draws a seed for each epoch.
+        redraws: whether it draws another for each, or one for all.
+
+    Attributes:
+        progress: how far the epoch under way has come; None before the first.
+        epoch: the epoch that is begun next.
+        streams: in how many streams an iterable dataset is read; None before its first epoch.
+        redraws: see above; a loaded state brings that of the loader that wrote it.
+        lends: whether, while an epoch begins, the program's generators are lent states, so that
+            all has to be drawn before that is over.
+    """
+
+    def __init__(
+        self,
+        samplers: list[Any],
+        generator: torch.Generator | None,
+        *,
+        draws: bool,
+        redraws: bool,
+    ) -> None:
+        self._sampler: Any = next(
+            (part for part in samplers if _has_state(part)),
+            next((part for part in samplers if hasattr(part, "set_epoch")), None),
+        )
+        self._sources = RandomSources(samplers, generator, draws=draws)
+        self.progress: Progress | None = None
+        self.epoch = 0
+        self.redraws = redraws
+        self.streams: int | None = None
+        self.lends = False
+        # The seed that was drawn last, and how many epochs have been derived from it since.
+        self.drawn: tuple[int, int] | None = None
+        self._origin: dict[str, Any] = {}
+        # A state that was loaded and is taken up by the next epoch.
+        self._loaded: dict[str, Any] | None = None
+        # The program's generators as this loader goes on with them, where the program itself did
+        # not put them back; None: as they are.
+        self._programs: dict[str, Any] | None = None
+
+    # An epoch begins.
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Progress]:
+        """For the time in which an epoch's seed and order are drawn.
+
+        Gives how far the epoch has come already; the batches up to there are to be passed by.
+        """
+        loaded, self._loaded = self._loaded, None
+        progress = Progress()
+        programs = self._programs
+        if loaded is not None:
+            position = loaded["position"]
+            start = loaded if position is None else position["origin"]
+            programs = self._go_back(start)
+            if position is not None:
+                progress = Progress.from_state(position["progress"])
+                self._programs = self._unless_equal(loaded["random"]["program"])
+            else:
+                programs = self._programs = self._unless_equal(programs)
+        self.lends = bool(programs)
+        with self._sources.programs_as(programs or {}):
+            self._origin = self._now()
+            self.progress = progress
+            yield progress
+        self.epoch += 1
+
+    def _go_back(self, start: dict[str, Any]) -> dict[str, Any]:
+        self.epoch = start["epoch"]
+        self.drawn = None if start["drawn"] is None else tuple(start["drawn"])
+        self.redraws = start["redraws"]
+        self.streams = start["streams"]
+        self._sources.restore_own(start["random"])
+        self._restore_sampler(start["sampler"])
+        return dict(start["random"]["program"])
+
+    def _unless_equal(self, programs: dict[str, Any]) -> dict[str, Any] | None:
+        # A program that has put its generators back itself goes on drawing from them.
+        return None if programs == self._sources.capture_programs() else dict(programs)
+
+    @property
+    def snapshot(self) -> Callable[[], Any] | None:
+        """Tells the state of a sampler that can tell it."""
+        sampler = self._sampler
+        return sampler.state_dict if _has_state(sampler) else None
+
+    def resume_sampler(self) -> int:
+        """Puts a sampler that has a state of its own back to the batch that it kept one for last.
+
+        Returns:
+            That batch's number and one: what is behind it is still to be passed by.
+        """
+        progress = self.progress
+        if progress is None or progress.sampler is None:
+            return 0
+        self._restore_sampler({"state": progress.sampler})
+        return progress.sampler_at
+
+    # Its state.
+
+    def state(self, identity: Identity) -> dict[str, Any]:
+        """The state of the loader, as it is now."""
+        if self._loaded is not None:
+            return copy.deepcopy(self._loaded)
+        now = self._now()
+        position = None
+        if self.progress is not None and not self.progress.finished:
+            position = {"origin": self._origin, "progress": self.progress.to_state()}
+        if self._programs is not None:
+            now["random"]["program"] = self._programs
+        return copy.deepcopy(make_state(identity, **now, position=position))
+
+    def load(self, state: object, identity: Identity) -> None:
+        """Has the next epoch take up a state.
+
+        Raises:
+            StateError: it cannot; nothing is changed then.
+        """
+        checked = check_state(state, identity)
+        reason = self._sources.mismatch(checked["random"])
+        if reason is not None:
+            raise StateError(f"this state does not fit: {reason}")
+        self._loaded = copy.deepcopy(checked)
+        position = checked["position"]
+        start = checked if position is None else position["origin"]
+        self.epoch = start["epoch"]
+        set_epoch = getattr(self._sampler, "set_epoch", None)
+        if set_epoch is not None and "epoch" in start["sampler"]:
+            set_epoch(start["sampler"]["epoch"])
+
+    @property
+    def loaded_epoch(self) -> int | None:
+        """The epoch in the middle of which a loaded state goes on; None if there is none."""
+        loaded = self._loaded
+        if loaded is None or loaded["position"] is None:
+            return None
+        return int(loaded["position"]["origin"]["epoch"])
+
+    def leave_position(self) -> None:
+        """Another epoch was chosen: it is begun at its beginning."""
+        if self._loaded is not None:
+            self._loaded["position"] = None
+
+    def _now(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "drawn": None if self.drawn is None else list(self.drawn),
+            "redraws": self.redraws,
+            "streams": self.streams,
+            "random": self._sources.capture(),
+            "sampler": self._capture_sampler(),
+        }
+
+    def _capture_sampler(self) -> dict[str, Any]:
+        sampler = self._sampler
+        kept: dict[str, Any] = {}
+        if _has_state(sampler):
+            kept["state"] = sampler.state_dict()
+        elif hasattr(sampler, "set_epoch") and isinstance(getattr(sampler, "epoch", None), int):
+            kept["epoch"] = sampler.epoch
+        return kept
+
+    def _restore_sampler(self, kept: dict[str, Any]) -> None:
+        if "state" in kept and _has_state(self._sampler):
+            self._sampler.load_state_dict(copy.deepcopy(kept["state"]))
+
+
+def _has_state(thing: object) -> bool:
+    return callable(getattr(thing, "state_dict", None)) and callable(
+        getattr(thing, "load_state_dict", None)
+    )

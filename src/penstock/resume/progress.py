@@ -1,0 +1,131 @@
+"""What of an epoch the training loop has been given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMark:
+    """Where a stream stands behind one of its batches.
+
+    Attributes:
+        stream: its number.
+        pulled: samples taken from it so far, bad ones among them.
+        ended: whether it has no more.
+        snapshot: what the dataset's own `state_dict` returned at this place, or None.
+    """
+
+    stream: int
+    pulled: int
+    ended: bool = False
+    snapshot: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What one batch adds to the progress of its epoch.
+
+    Attributes:
+        batch: its number in the plan.
+        skipped: samples that were left out of it.
+        read: samples in it, and those left out.
+        donated: places in the order whose samples it took for those that were skipped.
+        stream: where its stream stands, if it is of one.
+        sampler: what the sampler's own `state_dict` returned behind it, or None.
+    """
+
+    batch: int
+    skipped: int = 0
+    read: int = 0
+    donated: Sequence[int] = ()
+    stream: StreamMark | None = None
+    sampler: Any = None
+
+
+@dataclass(slots=True)
+class StreamProgress:
+    """How far a stream was handed over.
+
+    Attributes:
+        pulled: samples taken from it.
+        ended: whether it has no more.
+        snapshot: the last state of its dataset that was kept, or None.
+        snapshot_at: samples that had been taken from it then.
+    """
+
+    pulled: int = 0
+    ended: bool = False
+    snapshot: Any = None
+    snapshot_at: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the training loop has been given of an epoch.
+
+    Attributes:
+        passed: batches 0 to `passed - 1` were handed over, or turned out to hold nothing.
+        beyond: batches behind those, out of order, of which the same is true.
+        finished: whether the loop was told that there are no more.
+        skipped: samples that were left out.
+        read: samples that were handed over or left out.
+        donated: places in the epoch's order whose samples filled skipped places.
+        streams: how far each stream came, for an iterable dataset.
+        turn: the stream whose turn is next.
+        sampler: the last state of the sampler that was kept, or None.
+        sampler_at: the batch behind that state.
+    """
+
+    passed: int = 0
+    beyond: set[int] = field(default_factory=set)
+    finished: bool = False
+    skipped: int = 0
+    read: int = 0
+    donated: list[int] = field(default_factory=list)
+    streams: list[StreamProgress] = field(default_factory=list)
+    turn: int = 0
+    sampler: Any = None
+    sampler_at: int = 0
+    # Of batches behind one that is still to come.
+    _samplers: dict[int, Any] = field(default_factory=dict)
+
+    def add(self, marks: Iterable[Mark]) -> None:
+        """These have been handed over."""
+        for mark in marks:
+            if mark.sampler is not None:
+                self._samplers[mark.batch] = mark.sampler
+            self.beyond.add(mark.batch)
+            while self.passed in self.beyond:
+                self.beyond.remove(self.passed)
+                if self.passed in self._samplers:
+                    self.sampler = self._samplers.pop(self.passed)
+                    self.sampler_at = self.passed + 1
+                self.passed += 1
+            self.skipped += mark.skipped
+            self.read += mark.read
+            self.donated += mark.donated
+            if mark.stream is not None:
+                self._move(mark.stream)
+
+    def _move(self, mark: StreamMark) -> None:
+        stream = self.streams[mark.stream]
+        stream.pulled = mark.pulled
+        stream.ended = stream.ended or mark.ended
+        if mark.snapshot is not None:
+            stream.snapshot, stream.snapshot_at = mark.snapshot, mark.pulled
+        self.turn = (mark.stream + 1) % len(self.streams)
+
+    def to_state(self) -> dict[str, Any]:
+        """As plain data; `from_state` reads it."""
+        state = {**asdict(self), "beyond": sorted(self.beyond)}
+        del state["_samplers"]
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        """What `to_state` was called on."""
+        streams = [StreamProgress(**stream) for stream in state["streams"]]
+        return cls(**{**state, "beyond": set(state["beyond"]), "streams": streams})
