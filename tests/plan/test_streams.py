@@ -16,8 +16,9 @@ def read_all(lengths: list[int]) -> list[tuple[int, int]]:
         turn = turns.take()
         if turn is None:
             return taken
-        (ordinal,), stream = turn
+        (stream, ordinal), seat = turn
         assert isinstance(ordinal, int)
+        assert seat == stream
         if ordinal < lengths[stream]:
             taken.append((stream, ordinal))
         else:
@@ -27,7 +28,13 @@ def read_all(lengths: list[int]) -> list[tuple[int, int]]:
 
 def test_the_first_turn_is_the_first_streams():
     turns = StreamTurns(3)
-    assert [turns.take() for _ in range(5)] == [([0], 0), ([0], 1), ([0], 2), ([1], 0), ([1], 1)]
+    assert [turns.take() for _ in range(5)] == [
+        ([0, 0], 0),
+        ([1, 0], 1),
+        ([2, 0], 2),
+        ([0, 1], 0),
+        ([1, 1], 1),
+    ]
 
 
 def test_a_stream_that_has_ended_is_passed_over():
@@ -49,8 +56,18 @@ def test_an_end_that_is_noticed_late_costs_empty_turns_and_changes_no_order():
     turns = StreamTurns(2)
     ahead = [turns.take() for _ in range(4)]
     turns.end_stream(0)
-    assert ahead[2] == ([1], 0)
-    assert [turns.take() for _ in range(2)] == [([2], 1), ([3], 1)]
+    assert ahead[2] == ([0, 1], 0)
+    assert [turns.take() for _ in range(2)] == [([1, 2], 1), ([1, 3], 1)]
+
+
+def test_streams_that_are_more_than_the_workers_are_read_by_them_in_turn():
+    turns = StreamTurns(3, 2)
+    assert [turns.take() for _ in range(4)] == [([0, 0], 0), ([1, 0], 1), ([2, 0], 0), ([0, 1], 0)]
+
+
+def test_turns_begin_where_they_were_left():
+    turns = StreamTurns(4, turn=2, ended={3})
+    assert [turns.take() for _ in range(3)] == [([2, 0], 2), ([0, 0], 0), ([1, 0], 1)]
 
 
 def test_when_all_streams_have_ended_there_is_no_turn():

@@ -29,7 +29,7 @@ import enum
 import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol
 
 from penstock.errors import SampleError
@@ -101,7 +101,7 @@ class Delivery(Generic[R]):
     batch: int | None
     result: R | None
     error: BaseException | None
-    indices: Sequence[object] = ()
+    indices: Sequence[object] = field(default=(), compare=False)
 
 
 class Scheduler(Generic[R]):
