@@ -151,9 +151,10 @@ class SimulatedWorker:
     def submit(self, lease: Lease) -> None:
         ids: list[Any] = list(lease.indices)
         if self._is_stream:
-            assert ids == [self._position], "a stream is read from its beginning to its end"
+            in_turn = [self.seat, self._position]
+            assert ids == in_turn, "a stream is read from its beginning to its end"
             self._position += 1
-            ids = list(self._scenario.chunk(ids[0], self.seat))
+            ids = list(self._scenario.chunk(ids[1], self.seat))
         task = _Task(lease.batch, lease.attempt, ids, list(range(len(ids))))
         task.put(lease.fills)
         self._todo.append(task)
