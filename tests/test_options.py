@@ -119,7 +119,9 @@ def test_a_count_is_returned_as_an_int(value):
 def test_what_is_no_whole_number_is_named(value):
     with pytest.raises(OptionError) as caught:
         check_count("workers", value, least=0, remedy="count them")
-    assert str(caught.value) == f"workers={value!r}: a whole number is expected, as an int"
+    assert str(caught.value) == (
+        f"workers={value!r}: a whole number is expected, as an int; count them"
+    )
 
 
 def test_a_count_that_is_too_small_is_named_with_the_bound():
@@ -207,6 +209,7 @@ def test_an_argument_that_cannot_be_used_is_named_with_its_value(arguments, mess
         {"num_workers": 1, "prefetch_factor": -2},
         {"num_workers": 1, "timeout": -1},
         {"batch_size": 0},
+        {"batch_size": 1.5},
     ],
     ids=repr,
 )

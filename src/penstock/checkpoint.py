@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from penstock.engines.own_state import has_state, tell_epoch
 from penstock.errors import StateError
 from penstock.resume import Identity, Progress, RandomSources, check_state, make_state
 
@@ -25,12 +26,14 @@ class Checkpoint:
         samplers: what gives the batches, or the order; they may draw random numbers, have
             `state_dict` and `load_state_dict`, or an `epoch` with `set_epoch`.
         generator: the loader's, or None.
+        dataset: the loader's; its own state is kept between epochs.
         draws: whether the loader draws a seed for each epoch.
         redraws: whether it draws another for each, or one for all.
 
     Attributes:
         progress: how far the epoch under way has come; None before the first.
         epoch: the epoch that is begun next.
+        told: the epoch that `set_epoch` was called with last; None if it was not.
         streams: in how many streams an iterable dataset is read; None before its first epoch.
         redraws: see above; a loaded state brings that of the loader that wrote it.
         lends: whether, while an epoch begins, the program's generators are lent states, so that
@@ -41,17 +44,21 @@ class Checkpoint:
         self,
         samplers: list[Any],
         generator: torch.Generator | None,
+        dataset: Any,
         *,
         draws: bool,
         redraws: bool,
     ) -> None:
+        self._samplers = samplers
         self._sampler: Any = next(
-            (part for part in samplers if _has_state(part)),
+            (part for part in samplers if has_state(part)),
             next((part for part in samplers if hasattr(part, "set_epoch")), None),
         )
+        self._dataset = dataset
         self._sources = RandomSources(samplers, generator, draws=draws)
         self.progress: Progress | None = None
         self.epoch = 0
+        self.told: int | None = None
         self.redraws = redraws
         self.streams: int | None = None
         self.lends = False
@@ -98,6 +105,8 @@ class Checkpoint:
         self.streams = start["streams"]
         self._sources.restore_own(start["random"])
         self._restore_sampler(start["sampler"])
+        if start["dataset"] is not None and has_state(self._dataset):
+            self._dataset.load_state_dict(copy.deepcopy(start["dataset"]))
         return dict(start["random"]["program"])
 
     def _unless_equal(self, programs: dict[str, Any]) -> dict[str, Any] | None:
@@ -108,7 +117,7 @@ class Checkpoint:
     def snapshot(self) -> Callable[[], Any] | None:
         """Tells the state of a sampler that can tell it."""
         sampler = self._sampler
-        return sampler.state_dict if _has_state(sampler) else None
+        return sampler.state_dict if has_state(sampler) else None
 
     def resume_sampler(self) -> int:
         """Puts a sampler that has a state of its own back to the batch that it kept one for last.
@@ -150,9 +159,14 @@ class Checkpoint:
         position = checked["position"]
         start = checked if position is None else position["origin"]
         self.epoch = start["epoch"]
-        set_epoch = getattr(self._sampler, "set_epoch", None)
-        if set_epoch is not None and "epoch" in start["sampler"]:
-            set_epoch(start["sampler"]["epoch"])
+        self.tell(start["told"])
+        tell_epoch(self._sampler, start["sampler"].get("epoch"))
+
+    def tell(self, number: int | None) -> None:
+        """Tells samplers and dataset the number of the epoch that is to come."""
+        self.told = number
+        for part in (*self._samplers, self._dataset):
+            tell_epoch(part, number)
 
     @property
     def loaded_epoch(self) -> int | None:
@@ -170,28 +184,24 @@ class Checkpoint:
     def _now(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
+            "told": self.told,
             "drawn": None if self.drawn is None else list(self.drawn),
             "redraws": self.redraws,
             "streams": self.streams,
             "random": self._sources.capture(),
             "sampler": self._capture_sampler(),
+            "dataset": self._dataset.state_dict() if has_state(self._dataset) else None,
         }
 
     def _capture_sampler(self) -> dict[str, Any]:
         sampler = self._sampler
         kept: dict[str, Any] = {}
-        if _has_state(sampler):
+        if has_state(sampler):
             kept["state"] = sampler.state_dict()
         elif hasattr(sampler, "set_epoch") and isinstance(getattr(sampler, "epoch", None), int):
             kept["epoch"] = sampler.epoch
         return kept
 
     def _restore_sampler(self, kept: dict[str, Any]) -> None:
-        if "state" in kept and _has_state(self._sampler):
+        if "state" in kept and has_state(self._sampler):
             self._sampler.load_state_dict(copy.deepcopy(kept["state"]))
-
-
-def _has_state(thing: object) -> bool:
-    return callable(getattr(thing, "state_dict", None)) and callable(
-        getattr(thing, "load_state_dict", None)
-    )

@@ -83,6 +83,7 @@ class EpochSettings:
         timeout_s: how long `next()` waits for a batch; 0 for ever.
         policy: what happens to bad samples.
         planned: samples in the epoch, or None where that is unknown.
+        number: the epoch's, for a dataset that has `set_epoch`; None: it is not told.
         claimed_samples: how many samples an iterable dataset has claimed to give, if it was
             asked; a warning says when it gives more.
     """
@@ -93,6 +94,7 @@ class EpochSettings:
     timeout_s: float = 0.0
     policy: ErrorPolicy = ErrorPolicy()  # noqa: RUF009 - frozen
     planned: int | None = None
+    number: int | None = None
     claimed_samples: Callable[[], int | None] | None = None
 
 
@@ -141,13 +143,14 @@ class EpochRun(Iterator[Any]):
         self._marks: list[Mark] = []
         self._skips: dict[int, int] = {}
         self._stream_marks: dict[int, StreamMark] = {}
+        self._copies: dict[int, tuple[int, Any]] = {}
         self._emptied: list[int] = []
         self.recorder = StatisticsRecorder(workers, began)
         self._asks = settings.policy.tolerant
         self._stopped = False
         self._claim_broken = False
         self._answers: dict[tuple[int | None, object], Fill] = {}
-        self._deaths: list[str] = []
+        self._deaths: list[Died] = []
         self._ready_seats = set(engine.ready_seats())
         self._failed_starts = 0
         self._closed = False
@@ -166,7 +169,9 @@ class EpochRun(Iterator[Any]):
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
-        engine.begin_epoch(settings.seed, _starts(self.progress))
+        engine.begin_epoch(
+            settings.seed, _starts(self.progress, engine.seats), number=settings.number
+        )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
         self._give_work()
@@ -364,7 +369,7 @@ class EpochRun(Iterator[Any]):
 
     def _replace(self, death: Died) -> None:
         """Puts a new worker in the place of one that died, and has its leases done again."""
-        self._deaths.append(death.cause)
+        self._deaths.append(death)
         self._scheduler.remove_worker(death.seat)
         if death.seat in self._ready_seats:
             self._ready_seats.discard(death.seat)
@@ -373,12 +378,12 @@ class EpochRun(Iterator[Any]):
         self.recorder.restarts += 1
         if self._failed_starts >= MAX_FAILED_STARTS + self._engine.seats:
             raise WorkerStartError(
-                f"{death.cause} before its dataset was ready, as did the {self._failed_starts - 1} "
+                f"{_in_torchs_words(death)} before its dataset was ready, as did the {self._failed_starts - 1} "
                 "started before it; try the dataset with num_workers=0 to see why"
             )
         if self.recorder.restarts > MAX_RESTARTS:
             raise WorkerDiedError(
-                f"{death.cause}; it was the {self.recorder.restarts}th worker to die in this "
+                f"{_in_torchs_words(death)}; it was the {self.recorder.restarts}th worker to die in this "
                 f"epoch, and {MAX_RESTARTS} are replaced at most"
             )
         _log.warning("%s; another takes its place", death.cause)
@@ -438,9 +443,8 @@ class EpochRun(Iterator[Any]):
             return None
         opened = delivery.result.open()
         batch = delivery.batch or 0
-        if opened.snapshot is not None and batch in self._stream_marks:
-            mark = replace(self._stream_marks[batch], snapshot=opened.snapshot)
-            self._stream_marks[batch] = mark
+        if opened.snapshot is not None:
+            self._keep(opened.snapshot, batch, delivery.seat)
         self._ledger.read += opened.samples + len(opened.failures)
         try:
             for _, error in opened.failures:
@@ -468,6 +472,14 @@ class EpochRun(Iterator[Any]):
             self._plan.end_stream(stream)
         self._stream_marks[event.batch] = StreamMark(stream, event.pulled, ended)
 
+    def _keep(self, snapshot: Any, batch: int, seat: int) -> None:
+        """Keeps the state of the dataset behind a batch."""
+        mark = self._stream_marks.get(batch)
+        if mark is not None:
+            self._stream_marks[batch] = replace(mark, snapshot=snapshot)
+        elif not self._is_stream:
+            self._copies[batch] = seat, snapshot["dataset"]
+
     def _mark_emptied(self, before: int | None) -> None:
         """Passes by the batches that held nothing: in order, those before the one handed over."""
         self._emptied += self._scheduler.take_emptied()
@@ -489,6 +501,7 @@ class EpochRun(Iterator[Any]):
             donated=plan.donated(batch) if isinstance(plan, RefillingBatches) else (),
             stream=self._stream_marks.pop(batch, None),
             sampler=plan.snapshot(batch) if isinstance(plan, GivenBatches) else None,
+            copy=self._copies.pop(batch, None),
         )
 
     def _check_claim(self) -> None:
@@ -500,7 +513,7 @@ class EpochRun(Iterator[Any]):
             self._claim_broken = True
             # The words that torch's loader warns with, which programs match on.
             warnings.warn(
-                f"Length of IterableDataset was reported to be {length} (when accessing "
+                f"Length of IterableDataset by its __len__ was reported to be {length} (when accessing "
                 f"len(dataloader)), but {samples} samples have been fetched. If the dataset does "
                 "not split itself over workers, every worker yields all of it; if it does, its "
                 "__len__ must count the samples of all workers",
@@ -517,8 +530,12 @@ def _end(
     release()
 
 
-def _starts(progress: Progress) -> dict[int, StreamStart]:
-    """Where the streams of an epoch go on; those that begin at their beginning are left out."""
+def _starts(progress: Progress, seats: int) -> dict[int, StreamStart]:
+    """Where the streams of an epoch go on, or in which states copies of a map-style dataset do."""
+    if progress.copies:
+        # There may be other workers now. Which samples came from whom is not the same either.
+        states = [progress.copies[seat % len(progress.copies)] for seat in range(seats)]
+        return {seat: StreamStart(snapshot=state) for seat, state in enumerate(states)}
     return {
         number: StreamStart(stream.pulled, stream.snapshot, stream.snapshot_at)
         for number, stream in enumerate(progress.streams)
@@ -526,10 +543,15 @@ def _starts(progress: Progress) -> dict[int, StreamStart]:
     }
 
 
-def _died_too_often(deaths: Sequence[str], lease: Lease) -> WorkerDiedError:
+def _died_too_often(deaths: Sequence[Died], lease: Lease) -> WorkerDiedError:
     return WorkerDiedError(
-        f"{deaths[-1]}, the {MAX_DEATHS_PER_BATCH}th to die at batch {lease.batch} with samples "
+        f"{_in_torchs_words(deaths[-1])}, the {MAX_DEATHS_PER_BATCH}th to die at batch {lease.batch} with samples "
         f"{list(lease.indices)!r:.200}. Either one of them crashes it: fetch each in a process of "
         "its own, as with python -X faulthandler. Or the machine runs out of memory: lower "
         "num_workers, prefetch_factor or batch_size"
     )
+
+
+def _in_torchs_words(death: Died) -> str:
+    """A worker's death, as programs look for it that were written for torch's loader."""
+    return f"DataLoader worker (pid(s) {death.pid}) exited unexpectedly: {death.cause}"

@@ -203,7 +203,8 @@ class DataLoader(TorchDataLoader[T_co]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next `iter()` begins; without it, each is one further.
 
-        The sampler and the batch sampler are told, if they have `set_epoch`.
+        The sampler, the batch sampler and the dataset are told, if they have `set_epoch`; so
+        are the copies of the dataset in workers, also in persistent ones.
         """
         epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
         checkpoint = self._checkpoint
@@ -215,10 +216,7 @@ class DataLoader(TorchDataLoader[T_co]):
             )
             checkpoint.leave_position()
         checkpoint.epoch = epoch
-        for part in (self.sampler, self.batch_sampler):
-            set_epoch = getattr(part, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(epoch)
+        checkpoint.tell(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is: what `load_state_dict` needs to go on behind the last batch.
@@ -281,6 +279,7 @@ class DataLoader(TorchDataLoader[T_co]):
             timeout_s=self.timeout if self.num_workers else 0.0,
             policy=self._policy,
             planned=planned,
+            number=self._checkpoint.told,
             claimed_samples=self._claimed_samples if self._is_stream else None,
         )
         try:
@@ -367,6 +366,7 @@ class DataLoader(TorchDataLoader[T_co]):
         return Checkpoint(
             [] if self._is_stream else [part for part in own if part is not None],
             self.generator,
+            self.dataset,
             draws=self.seed is None,
             redraws=not self.persistent_workers,
         )

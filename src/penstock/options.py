@@ -99,7 +99,7 @@ def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
         remedy: what to do instead, as the end of a sentence.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise OptionError(f"{name}={value!r}: a whole number is expected, as an int")
+        raise OptionError(f"{name}={value!r}: a whole number is expected, as an int; {remedy}")
     if value < least:
         raise OptionError(f"{name}={value!r} must be at least {least}; {remedy}")
     return int(value)

@@ -6,7 +6,14 @@ import traceback
 
 import pytest
 
-from penstock.engines.failure import describe, exception_for, revive, sample_error, to_raise
+from penstock.engines.failure import (
+    describe,
+    end_or_raise,
+    exception_for,
+    revive,
+    sample_error,
+    to_raise,
+)
 from penstock.errors import SampleError
 
 
@@ -101,7 +108,8 @@ def told(error):
 def test_a_stop_iteration_cannot_end_the_epoch():
     raised = raised_for_sample(StopIteration("early"), seat=2)
     assert type(raised) is RuntimeError
-    assert "StopIteration in worker 2 at sample 3" in str(raised)
+    assert "Caught StopIteration in DataLoader worker process 2." in str(raised)
+    assert "StopIteration at sample 3" in str(raised)
 
 
 def test_without_a_worker_the_cause_is_the_exception_itself():
@@ -131,7 +139,14 @@ def test_the_users_type_is_raised_with_the_whole_story(error):
     raised = raised_for_sample(error, seat=2)
     assert type(raised) is type(error)
     text = str(raised)
-    for part in ("worker 2", "sample 3", "photos/3.jpg", "in user_code", "raise error", str(error)):
+    for part in (
+        "worker process 2.",
+        "sample 3",
+        "photos/3.jpg",
+        "in user_code",
+        "raise error",
+        str(error),
+    ):
         assert part in text
 
 
@@ -180,6 +195,20 @@ def test_an_exception_that_cannot_travel_is_told_by_its_name_and_text(error, nam
     assert type(raised) is RuntimeError
     assert f"{__name__}.{name}" in str(raised)
     assert "in user_code" in str(raised)
+
+
+def test_the_line_that_programs_know_names_the_type_also_of_an_exception_that_cannot_travel():
+    failure = travelled(caught(NeedsTwo("x", 2), index=3, source="photos/3.jpg", seat=1))
+    assert str(to_raise(failure)).startswith("Caught NeedsTwo in DataLoader worker process 1.\n")
+
+
+def test_in_a_loader_a_stop_iteration_ends_the_epoch_and_anything_else_is_told():
+    ended = end_or_raise(travelled(caught(StopIteration("early"), index=3, source="3", seat=1)))
+    assert type(ended) is StopIteration
+    assert ended.args == ("early",)
+    raised = end_or_raise(travelled(caught(ValueError("bad"), index=3, source="3", seat=1)))
+    assert type(raised) is ValueError
+    assert "sample 3" in str(raised)
 
 
 def test_an_exception_of_a_local_class_is_told_by_its_name_and_text():
@@ -270,7 +299,12 @@ def test_of_a_long_traceback_the_innermost_end_is_kept():
 def test_a_failure_of_a_whole_batch_keeps_type_text_and_worker(error):
     raised = to_raise(travelled(caught(error, seat=4)))
     assert type(raised) is type(error)
-    for part in ("in worker 4", type(error).__name__, str(error), "in user_code"):
+    for part in (
+        "in DataLoader worker process 4.",
+        type(error).__name__,
+        str(error),
+        "in user_code",
+    ):
         assert part in str(raised)
     assert raised.__cause__ is None
 

@@ -493,7 +493,7 @@ def test_a_start_that_fails_in_worker_init_fn_says_why(make):
     (failed,) = poll_for(engine, StartFailed)
     assert failed.seat == 0
     assert type(failed.error) is LookupError
-    assert "in worker 0: no licence for worker 0" in str(failed.error)
+    assert "DataLoader worker process 0.\nLookupError: no licence for worker 0" in str(failed.error)
     assert "fail_in_worker" in str(failed.error)
 
 

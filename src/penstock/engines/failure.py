@@ -124,14 +124,20 @@ def sample_error(failure: Failure) -> SampleError:
     )
 
 
-def exception_for(record: SampleError) -> BaseException:
-    """What `next()` raises for a bad sample: the user's exception type, and the whole story."""
+def exception_for(record: SampleError, type_name: str = "") -> BaseException:
+    """What `next()` raises for a bad sample: the user's exception type, and the whole story.
+
+    Args:
+        record: the sample.
+        type_name: the type's name, where the cause only stands for an exception that could
+            not travel.
+    """
     cause = record.cause
-    where = "" if record.worker is None else f" in worker {record.worker}"
+    own_name = type(cause).__name__
     error = _retold(
         cause,
-        f"{type(cause).__name__}{where} at sample {record.index!r} ({record.source}): "
-        f"{_text(cause)}\n"
+        f"{_caught(type_name or own_name, record.worker)}"
+        f"{own_name} at sample {record.index!r} ({record.source}): {_text(cause)}\n"
         f"Original traceback:\n{record.traceback}",
     )
     error.__cause__ = record
@@ -141,12 +147,25 @@ def exception_for(record: SampleError) -> BaseException:
 def to_raise(failure: Failure) -> BaseException:
     """What `next()` raises for a failure, of a sample or of a whole batch."""
     if failure.source:
-        return exception_for(sample_error(failure))
-    where = "" if failure.seat is None else f" in worker {failure.seat}"
+        return exception_for(sample_error(failure), failure.type_name)
     return _retold(
         revive(failure),
-        f"{failure.type_name}{where}: {failure.message}\nOriginal traceback:\n{failure.traceback}",
+        f"{_caught(failure.type_name, failure.seat)}"
+        f"{failure.type_name}: {failure.message}\nOriginal traceback:\n{failure.traceback}",
     )
+
+
+def end_or_raise(failure: Failure) -> BaseException:
+    """As `to_raise`, for a loader's `next()`: a `StopIteration` ends the epoch, as in torch."""
+    error = revive(failure)
+    return StopIteration(*error.args) if isinstance(error, StopIteration) else to_raise(failure)
+
+
+def _caught(type_name: str, seat: int | None) -> str:
+    """The line that torch's loader opens with, which programs match on."""
+    if seat is None:
+        return ""
+    return f"Caught {type_name.rpartition('.')[2]} in DataLoader worker process {seat}.\n"
 
 
 class _Readable(str):
@@ -162,7 +181,7 @@ def _retold(cause: BaseException, text: str) -> BaseException:
     """An exception of the type of `cause` that says `text`, with the attributes of `cause`."""
     kind = type(cause)
     if isinstance(cause, StopIteration):
-        # Raised from `next()` it would end the epoch in silence (so PEP 479, for generators).
+        # Raised in an iterator it would end that in silence (so PEP 479, for generators).
         return RuntimeError(text)
     message: Any = _Readable(text) if isinstance(cause, KeyError) else text
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.collate import Allocate, Rows
@@ -16,7 +16,8 @@ from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
 from penstock.engines.outcome import Broken, Held, Made, Outcome
-from penstock.engines.protocol import NOTHING_LEFT
+from penstock.engines.own_state import Snapshots, tell_epoch
+from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.engines.randomness import SampleRandomness
 from penstock.schedule import Fill, Lease
 
@@ -47,11 +48,24 @@ class Fetcher:
         self._collate = Collation(job, seat, allocate)
         self._randomness = SampleRandomness(restoring=seat is None) if job.own_randomness else None
         self._held: dict[int, _Partial] = {}
+        self._snapshots = Snapshots(job.dataset, job.snapshot_every)
         self._many = getattr(job.dataset, "__getitems__", None) if job.batched else None
 
-    def begin_epoch(self, seed: int) -> None:
-        """Drops what is left of the epoch before."""
+    def begin_epoch(
+        self, seed: int, start: StreamStart | None = None, number: int | None = None
+    ) -> None:
+        """Drops what is left of the epoch before.
+
+        Args:
+            seed: what the samples' random numbers are derived from.
+            start: the state of this copy of the dataset, if the epoch goes on.
+            number: the epoch's, or None.
+        """
         self._held.clear()
+        tell_epoch(self._dataset, number)
+        self._snapshots.begin_epoch()
+        if start is not None and start.snapshot is not None:
+            self._dataset.load_state_dict(start.snapshot)
         if self._randomness is not None:
             self._randomness.begin_epoch(seed)
 
@@ -191,7 +205,11 @@ class Fetcher:
         begin_sample = self._begin_sample
         if begin_sample is not None and self._collate.is_users:
             begin_sample(("batch", batch))
-        return self._collate(samples, batch, failures)
+        outcome = self._collate(samples, batch, failures)
+        snapshot = self._snapshots.take()
+        if snapshot is not None and isinstance(outcome, Made):
+            return replace(outcome, snapshot=snapshot)
+        return outcome
 
     def _describe(self, error: Exception, index: object, place: int) -> Failure:
         error = explain_index_error(error, self._dataset, index)

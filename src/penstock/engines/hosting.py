@@ -83,14 +83,16 @@ class StreamHost:
                 job.worker_init_fn(number)
         return hosted
 
-    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart]) -> None:
-        """Starts all streams anew, or where they were left."""
+    def begin_epoch(
+        self, seed: int, starts: Mapping[int, StreamStart], number: int | None = None
+    ) -> None:
+        """Starts all streams anew, or where they were left; see `Engine.begin_epoch`."""
         self._streams_of_batches.clear()
-        for number, hosted in self._hosted.items():
+        for stream, hosted in self._hosted.items():
             with self._lent(hosted):
                 if self._job.own_randomness and (self._lends or self._seat is not None):
-                    seed_process(seed, number)
-                hosted.fetcher.begin_epoch(starts.get(number))
+                    seed_process(seed, stream)
+                hosted.fetcher.begin_epoch(starts.get(stream), number)
 
     def fetch(self, lease: Lease) -> Outcome:
         """Makes the next batch of the stream that the lease names."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.engines.failure import sample_error, to_raise
+from penstock.engines.failure import end_or_raise, sample_error
 from penstock.engines.fetch import Fetcher
 from penstock.engines.hosting import StreamHost, stream_of
 from penstock.engines.job import Job
@@ -60,13 +60,19 @@ class InlineEngine:
     def start(self) -> None:
         """See `Engine.start`."""
 
-    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart] = NO_STARTS) -> None:
+    def begin_epoch(
+        self,
+        seed: int,
+        starts: Mapping[int, StreamStart] = NO_STARTS,
+        *,
+        number: int | None = None,
+    ) -> None:
         """See `Engine.begin_epoch`."""
         self._orders.clear()
         if self._streams is not None:
-            self._streams.begin_epoch(seed, starts)
+            self._streams.begin_epoch(seed, starts, number)
         elif self._map is not None:
-            self._map.begin_epoch(seed)
+            self._map.begin_epoch(seed, starts.get(0), number)
 
     def submit(self, lease: Lease) -> None:
         """See `Engine.submit`."""
@@ -103,7 +109,7 @@ class InlineEngine:
         if isinstance(outcome, Held):
             return [Withheld(*where, [(f.place, sample_error(f)) for f in outcome.failures])]
         if isinstance(outcome, Broken):
-            return [Failed(*where, to_raise(outcome.failure))]
+            return [Failed(*where, end_or_raise(outcome.failure))]
         return [Ended(*where)]
 
     def ready_seats(self) -> list[int]:

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from penstock.engines.boot import Descriptor, run_worker
-from penstock.engines.failure import Failure, sample_error, to_raise
+from penstock.engines.failure import Failure, end_or_raise, sample_error, to_raise
 from penstock.engines.hosting import stream_of
 from penstock.engines.job import Job
 from penstock.engines.launch import (
@@ -135,7 +135,7 @@ class ProcessEngine:
         self._context: BaseContext | None = None
         self._inherits = True
         self._serial = 0
-        self._epoch_seed = 0
+        self._epoch: tuple[int, int | None] = 0, None
         self._poll = select.poll()
         self._watched: dict[int, _Seat] = {}
         self._unsent: set[int] = set()
@@ -238,14 +238,20 @@ class ProcessEngine:
             self._send_begin(seat)
             self.flush()
 
-    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart] = NO_STARTS) -> None:
+    def begin_epoch(
+        self,
+        seed: int,
+        starts: Mapping[int, StreamStart] = NO_STARTS,
+        *,
+        number: int | None = None,
+    ) -> None:
         """See `Engine.begin_epoch`."""
         self._check_owner()
         self._serial += 1
-        self._epoch_seed = seed
+        self._epoch = seed, number
         self._refused.clear()
         for seat in self._seats:
-            own = self._job.streams_of(seat.number) if self._job.stream else []
+            own = self._job.streams_of(seat.number) if self._job.stream else [seat.number]
             seat.starts = {stream: starts.get(stream, StreamStart()) for stream in own}
             seat.streams.clear()
             if seat.channel is None:
@@ -278,7 +284,7 @@ class ProcessEngine:
         return [seat.number for seat in self._seats if seat.ready]
 
     def _send_begin(self, seat: _Seat) -> None:
-        body = self._serialised((self._epoch_seed, seat.starts))
+        body = self._serialised((*self._epoch, seat.starts))
         self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
     def submit(self, lease: Lease) -> None:
@@ -442,7 +448,7 @@ class ProcessEngine:
             result = _SharedResult(self._arena, frame.body, slot, frame.used)
             events.append(Done(*where, result))
         elif kind == Kind.FAILED:
-            events.append(Failed(*where, to_raise(decode(frame.body, None))))
+            events.append(Failed(*where, end_or_raise(decode(frame.body, None))))
         elif kind == Kind.ENDED:
             events.append(Ended(*where))
 
@@ -455,7 +461,7 @@ class ProcessEngine:
         self._hang_up(seat)
         code = self._end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
         cause = fault or _exit_in_words(code)
-        events.append(Died(seat.number, f"worker {seat.number} (pid {pid}) {cause}"))
+        events.append(Died(seat.number, f"worker {seat.number} (pid {pid}) {cause}", pid or 0))
 
     def _hang_up(self, seat: _Seat) -> None:
         """Closes the pipes to a worker, which makes it leave."""

@@ -3,7 +3,7 @@
 One run of a dataset (`penstock.epoch`) drives one engine from one thread::
 
     start()                       once; workers begin to get ready
-    begin_epoch(seed, starts)     before the first lease of each epoch; what is left of the
+    begin_epoch(seed, …)          before the first lease of each epoch; what is left of the
                                   epoch before is dropped, and its replies never come up
     submit / amend / recall       never wait, and may keep the order back until flush()
     flush()                       sends what was kept back, without waiting
@@ -41,11 +41,11 @@ NOTHING_LEFT = NothingLeft()
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """Where a stream begins.
+    """Where a stream begins; of a map-style dataset, the state of one copy.
 
     Attributes:
         pulled: samples to have been taken from it.
-        snapshot: the state of its dataset at an earlier place, or None.
+        snapshot: the state of its dataset at that place or an earlier one, or None.
         snapshot_at: samples that had been taken from it there.
     """
 
@@ -155,10 +155,12 @@ class Died:
     Attributes:
         seat: its number.
         cause: its exit code or signal, in words.
+        pid: its process id; 0 if that is not known.
     """
 
     seat: int
     cause: str
+    pid: int = 0
 
 
 Event: TypeAlias = Done | Withheld | Failed | Ended | Started | StartFailed | Died
@@ -174,12 +176,20 @@ class Engine(Protocol):
     def start(self) -> None:
         """Starts the workers, and waits for none of them."""
 
-    def begin_epoch(self, seed: int, starts: Mapping[int, StreamStart] = NO_STARTS) -> None:
+    def begin_epoch(
+        self,
+        seed: int,
+        starts: Mapping[int, StreamStart] = NO_STARTS,
+        *,
+        number: int | None = None,
+    ) -> None:
         """Opens an epoch.
 
         Args:
             seed: what the random numbers of the epoch's samples are derived from.
             starts: where streams begin, by number; those that are not in it at their beginning.
+                For a map-style dataset the states of its copies, by seat.
+            number: the epoch's, for datasets that have `set_epoch`; None: they are not told.
         """
 
     def ready_seats(self) -> list[int]:

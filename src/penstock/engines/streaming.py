@@ -14,6 +14,7 @@ from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import name_current
 from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
+from penstock.engines.own_state import Snapshots, tell_epoch
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
@@ -42,6 +43,7 @@ class StreamFetcher:
         self._job = job
         self._seat = seat
         self._collate = Collation(job, seat, allocate)
+        self._snapshots = Snapshots(job.dataset, job.snapshot_every)
         self._iterator: Iterator[Any] | None = None
         self._samples: list[Any] = []
         self._failures: list[Failure] = []
@@ -50,17 +52,19 @@ class StreamFetcher:
         self._fills_batches = False
         self.pulled = 0
 
-    def begin_epoch(self, start: StreamStart | None = None) -> None:
+    def begin_epoch(self, start: StreamStart | None = None, number: int | None = None) -> None:
         """Starts the stream anew.
 
         Args:
             start: where to begin; None for the beginning. What lies before was handed over.
+            number: the epoch's, or None.
         """
+        tell_epoch(self._job.dataset, number)
+        self._snapshots.begin_epoch()
         self._iterator = None
         self._over = False
         self._samples, self._failures = [], []
         self._start = StreamStart() if start is None else start
-        self._made = 0
         # Until the stream is there, the place that it will be at.
         self.pulled = self._start.pulled
 
@@ -110,7 +114,7 @@ class StreamFetcher:
         self._fills_batches = len(samples) == wanted
         if not samples or (job.drop_last and len(samples) < wanted):
             return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
-        snapshot = self._snapshot()
+        snapshot = None if self._over else self._snapshots.take(self._iterator)
         outcome = self._collate(samples, batch, failures)
         if snapshot is not None and isinstance(outcome, Made):
             return replace(outcome, snapshot=snapshot)
@@ -169,19 +173,6 @@ class StreamFetcher:
                 continue
         return iterator
 
-    def _snapshot(self) -> Any:
-        """The state of a dataset that can tell it, or of its iterator, if it is due."""
-        every = self._job.snapshot_every
-        self._made += 1
-        if not every or self._made % every or self._over:
-            return None
-        state = {}
-        if _has_state(self._job.dataset):
-            state["dataset"] = self._job.dataset.state_dict()
-        if self._iterator is not self._job.dataset and _has_state(self._iterator):
-            state["iterator"] = self._iterator.state_dict()  # type: ignore[union-attr]
-        return state or None
-
     def _describe(self, error: Exception) -> Failure:
         index = self.pulled - 1
         source = name_current(self._iterator, self._job.dataset, index, error)
@@ -192,9 +183,3 @@ class StreamFetcher:
             )
             return replace(failure, traceback=failure.traceback + lost)
         return failure
-
-
-def _has_state(thing: object) -> bool:
-    return callable(getattr(thing, "state_dict", None)) and callable(
-        getattr(thing, "load_state_dict", None)
-    )

@@ -167,11 +167,11 @@ class _Worker:
         self._amendments.clear()
         self._held.clear()
         self._busy.clear()
-        seed, starts = pickle.loads(frame.body)
+        seed, number, starts = pickle.loads(frame.body)
         if self._streams is not None:
-            self._streams.begin_epoch(seed, starts)
+            self._streams.begin_epoch(seed, starts, number)
         elif self._map is not None:
-            self._map.begin_epoch(seed)
+            self._map.begin_epoch(seed, starts.get(self._seat), number)
 
     def _recall(self, frame: Frame) -> None:
         key = (frame.batch, frame.attempt)

@@ -35,6 +35,7 @@ class Mark:
         donated: places in the order whose samples it took for those that were skipped.
         stream: where its stream stands, if it is of one.
         sampler: what the sampler's own `state_dict` returned behind it, or None.
+        copy: whose copy of a map-style dataset made it, and what its `state_dict` returned then.
     """
 
     batch: int
@@ -43,6 +44,7 @@ class Mark:
     donated: Sequence[int] = ()
     stream: StreamMark | None = None
     sampler: Any = None
+    copy: tuple[int, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class Progress:
         turn: the stream whose turn is next.
         sampler: the last state of the sampler that was kept, or None.
         sampler_at: the batch behind that state.
+        copies: the last states of the workers' copies of a map-style dataset, by seat; a list,
+            since JSON has no numbers for keys.
     """
 
     passed: int = 0
@@ -89,6 +93,7 @@ class Progress:
     turn: int = 0
     sampler: Any = None
     sampler_at: int = 0
+    copies: list[Any] = field(default_factory=list)
     # Of batches behind one that is still to come.
     _samplers: dict[int, Any] = field(default_factory=dict)
 
@@ -109,6 +114,10 @@ class Progress:
             self.donated += mark.donated
             if mark.stream is not None:
                 self._move(mark.stream)
+            if mark.copy is not None:
+                seat, state = mark.copy
+                self.copies += [None] * (seat + 1 - len(self.copies))
+                self.copies[seat] = state
 
     def _move(self, mark: StreamMark) -> None:
         stream = self.streams[mark.stream]

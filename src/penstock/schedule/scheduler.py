@@ -96,12 +96,14 @@ class Delivery(Generic[R]):
         result: what the worker replied.
         error: what to raise instead.
         indices: what the plan gave for the batch.
+        seat: whose worker made it.
     """
 
     batch: int | None
     result: R | None
     error: BaseException | None
     indices: Sequence[object] = field(default=(), compare=False)
+    seat: int = field(default=-1, compare=False)
 
 
 class Scheduler(Generic[R]):
@@ -186,7 +188,8 @@ class Scheduler(Generic[R]):
         number = self._next_in_order() if self._in_order else self._next_arrived()
         if number is not None:
             batch = self._batches.pop(number)
-            return Delivery(number, batch.result, batch.error, batch.lease.indices)
+            lease = batch.lease
+            return Delivery(number, batch.result, batch.error, lease.indices, lease.seat)
         if self._plan_error is not None and not self._batches:
             error, self._plan_error = self._plan_error, None
             return Delivery(None, None, error)

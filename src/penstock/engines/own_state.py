@@ -1,0 +1,58 @@
+"""What a dataset can tell, and be told, of itself: its state, and the epoch.
+
+`state_dict`, `load_state_dict` and `set_epoch` are what torchdata's loader and torch's samplers
+call such methods; a dataset has them or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def has_state(thing: object) -> bool:
+    """Whether something can tell its state and take it up again."""
+    return callable(getattr(thing, "state_dict", None)) and callable(
+        getattr(thing, "load_state_dict", None)
+    )
+
+
+def tell_epoch(thing: Any, number: int | None) -> None:
+    """Tells a dataset or sampler which epoch begins, if it wants to know."""
+    set_epoch = getattr(thing, "set_epoch", None)
+    if number is not None and callable(set_epoch):
+        set_epoch(number)
+
+
+class Snapshots:
+    """Takes a dataset's state behind every so many batches.
+
+    Args:
+        dataset: whose.
+        every: of how many batches one; 0 for none.
+    """
+
+    def __init__(self, dataset: Any, every: int) -> None:
+        self._dataset = dataset
+        self._tells = has_state(dataset)
+        self._every = every
+        self._made = 0
+
+    def begin_epoch(self) -> None:
+        """Counts from the beginning."""
+        self._made = 0
+
+    def take(self, iterator: object = None) -> dict[str, Any] | None:
+        """The state behind a batch that was made; None if there is none, or none is due.
+
+        Args:
+            iterator: what reads the dataset; it may have a state of its own.
+        """
+        self._made += 1
+        if not (self._tells or iterator is not None) or not self._every or self._made % self._every:
+            return None
+        state: dict[str, Any] = {}
+        if self._tells:
+            state["dataset"] = self._dataset.state_dict()
+        if iterator is not self._dataset and has_state(iterator):
+            state["iterator"] = iterator.state_dict()  # type: ignore[attr-defined]
+        return state or None
