@@ -29,12 +29,14 @@ class Checkpoint:
         dataset: the loader's; its own state is kept between epochs.
         draws: whether the loader draws a seed for each epoch.
         redraws: whether it draws another for each, or one for all.
+        streams: how many workers read an iterable dataset; None for a map-style one.
 
     Attributes:
         progress: how far the epoch under way has come; None before the first.
         epoch: the epoch that is begun next.
         told: the epoch that `set_epoch` was called with last; None if it was not.
-        streams: in how many streams an iterable dataset is read; None before its first epoch.
+        streams: in how many streams an iterable dataset is read; a loaded state brings that of
+            the loader that wrote it.
         redraws: see above; a loaded state brings that of the loader that wrote it.
         lends: whether, while an epoch begins, the program's generators are lent states, so that
             all has to be drawn before that is over.
@@ -48,6 +50,7 @@ class Checkpoint:
         *,
         draws: bool,
         redraws: bool,
+        streams: int | None,
     ) -> None:
         self._samplers = samplers
         self._sampler: Any = next(
@@ -60,7 +63,7 @@ class Checkpoint:
         self.epoch = 0
         self.told: int | None = None
         self.redraws = redraws
-        self.streams: int | None = None
+        self.streams = streams
         self.lends = False
         # The seed that was drawn last, and how many epochs have been derived from it since.
         self.drawn: tuple[int, int] | None = None
@@ -168,18 +171,24 @@ class Checkpoint:
         for part in (*self._samplers, self._dataset):
             tell_epoch(part, number)
 
-    @property
-    def loaded_epoch(self) -> int | None:
-        """The epoch in the middle of which a loaded state goes on; None if there is none."""
-        loaded = self._loaded
-        if loaded is None or loaded["position"] is None:
-            return None
-        return int(loaded["position"]["origin"]["epoch"])
+    def choose(self, epoch: int) -> int | None:
+        """Has the next epoch be this one.
 
-    def leave_position(self) -> None:
-        """Another epoch was chosen: it is begun at its beginning."""
+        Returns:
+            The epoch in the middle of which a loaded state is, if it is another: its place in
+            that epoch is given up.
+        """
+        left: int | None = None
         if self._loaded is not None:
-            self._loaded["position"] = None
+            position = self._loaded["position"]
+            if position is None:
+                self._loaded["epoch"] = epoch
+            elif position["origin"]["epoch"] != epoch:
+                left = int(position["origin"]["epoch"])
+                self._loaded.update(position=None, epoch=epoch)
+        self.epoch = epoch
+        self.tell(epoch)
+        return left
 
     def _now(self) -> dict[str, Any]:
         return {

@@ -378,13 +378,14 @@ class EpochRun(Iterator[Any]):
         self.recorder.restarts += 1
         if self._failed_starts >= MAX_FAILED_STARTS + self._engine.seats:
             raise WorkerStartError(
-                f"{_in_torchs_words(death)} before its dataset was ready, as did the {self._failed_starts - 1} "
-                "started before it; try the dataset with num_workers=0 to see why"
+                f"{_in_torchs_words(death)} before its dataset was ready, as did the "
+                f"{self._failed_starts - 1} started before it; try the dataset "
+                "with num_workers=0 to see why"
             )
         if self.recorder.restarts > MAX_RESTARTS:
             raise WorkerDiedError(
-                f"{_in_torchs_words(death)}; it was the {self.recorder.restarts}th worker to die in this "
-                f"epoch, and {MAX_RESTARTS} are replaced at most"
+                f"{_in_torchs_words(death)}; it was the {self.recorder.restarts}th worker to die "
+                f"in this epoch, and {MAX_RESTARTS} are replaced at most"
             )
         _log.warning("%s; another takes its place", death.cause)
         self._engine.restart(death.seat)
@@ -513,10 +514,10 @@ class EpochRun(Iterator[Any]):
             self._claim_broken = True
             # The words that torch's loader warns with, which programs match on.
             warnings.warn(
-                f"Length of IterableDataset by its __len__ was reported to be {length} (when accessing "
-                f"len(dataloader)), but {samples} samples have been fetched. If the dataset does "
-                "not split itself over workers, every worker yields all of it; if it does, its "
-                "__len__ must count the samples of all workers",
+                f"Length of IterableDataset by its __len__ was reported to be {length} (when "
+                f"accessing len(dataloader)), but {samples} samples have been fetched. If the "
+                "dataset does not split itself over workers, every worker yields all of it; if it "
+                "does, its __len__ must count the samples of all workers",
                 stacklevel=3,
             )
 
@@ -545,10 +546,10 @@ def _starts(progress: Progress, seats: int) -> dict[int, StreamStart]:
 
 def _died_too_often(deaths: Sequence[Died], lease: Lease) -> WorkerDiedError:
     return WorkerDiedError(
-        f"{_in_torchs_words(deaths[-1])}, the {MAX_DEATHS_PER_BATCH}th to die at batch {lease.batch} with samples "
-        f"{list(lease.indices)!r:.200}. Either one of them crashes it: fetch each in a process of "
-        "its own, as with python -X faulthandler. Or the machine runs out of memory: lower "
-        "num_workers, prefetch_factor or batch_size"
+        f"{_in_torchs_words(deaths[-1])}, the {MAX_DEATHS_PER_BATCH}th to die at batch "
+        f"{lease.batch} with samples {list(lease.indices)!r:.200}. Either one of them crashes "
+        "it: fetch each in a process of its own, as with python -X faulthandler. Or the "
+        "machine runs out of memory: lower num_workers, prefetch_factor or batch_size"
     )
 
 

@@ -207,16 +207,13 @@ class DataLoader(TorchDataLoader[T_co]):
         are the copies of the dataset in workers, also in persistent ones.
         """
         epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
-        checkpoint = self._checkpoint
-        if checkpoint.loaded_epoch not in (None, epoch):
+        left = self._checkpoint.choose(epoch)
+        if left is not None:
             warnings.warn(
                 f"set_epoch({epoch}) leaves the loaded state, which is in the middle of epoch "
-                f"{checkpoint.loaded_epoch}: epoch {epoch} begins at its beginning",
+                f"{left}: epoch {epoch} begins at its beginning",
                 stacklevel=2,
             )
-            checkpoint.leave_position()
-        checkpoint.epoch = epoch
-        checkpoint.tell(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is: what `load_state_dict` needs to go on behind the last batch.
@@ -264,7 +261,10 @@ class DataLoader(TorchDataLoader[T_co]):
     def _begin(self) -> EpochRun:
         began = time.perf_counter()
         with self._checkpoint.begin() as progress:
-            self._set_streams(progress)
+            if self._is_stream and not progress.streams:
+                # As many as there were when this, or the loader whose state it took up, was made.
+                count = max(1, self._checkpoint.streams or 0)
+                progress.streams = [StreamProgress() for _ in range(count)]
             if isinstance(self.sampler, SeededShuffle):
                 self.sampler.set_epoch(self._checkpoint.epoch)
             seed = self._next_seed()
@@ -315,16 +315,6 @@ class DataLoader(TorchDataLoader[T_co]):
         checkpoint.drawn = drawn, epochs + 1
         return mix_seeds(drawn, epochs + 1) >> 1
 
-    def _set_streams(self, progress: Progress) -> None:
-        """An epoch keeps the streams that it was begun with, and those behind it do as well."""
-        if not self._is_stream:
-            return
-        if self._checkpoint.streams is None:
-            self._checkpoint.streams = self.num_workers
-        if not progress.streams:
-            count = max(1, self._checkpoint.streams)
-            progress.streams = [StreamProgress() for _ in range(count)]
-
     def _make_plan(self, progress: Progress) -> tuple[Plan, DonorPlan | None, int | None]:
         """The plan, the plan again if it can fill skipped places, and its number of samples."""
         if self._is_stream:
@@ -369,6 +359,7 @@ class DataLoader(TorchDataLoader[T_co]):
             self.dataset,
             draws=self.seed is None,
             redraws=not self.persistent_workers,
+            streams=self.num_workers if self._is_stream else None,
         )
 
     def _identity(self) -> Identity:

@@ -1,0 +1,511 @@
+"""A loader's state, taken up by another loader: the rest of the epoch, and the epochs after it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+import penstock
+from penstock.errors import StateError
+from tests.resume.roles import (
+    SAMPLES,
+    CountedDataset,
+    Dice,
+    Epochs,
+    EpochStream,
+    IteratorStream,
+    NumPyShuffle,
+    PythonShuffle,
+    StatefulSampler,
+    StatefulStream,
+    Stream,
+)
+
+pytestmark = [
+    pytest.mark.usefixtures("no_leaks"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
+
+Loader = penstock.DataLoader[Any]
+Make = Callable[[int], Loader]
+
+
+def loader_of(dataset: Any, workers: int, **settings: Any) -> Loader:
+    context = "fork" if workers else None
+    settings = {"batch_size": 2, "multiprocessing_context": context, **settings}
+    return penstock.DataLoader(dataset, num_workers=workers, **settings)
+
+
+def seed_everything(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def plain(batches: Any) -> list[Any]:
+    return [batch.tolist() if isinstance(batch, torch.Tensor) else batch for batch in batches]
+
+
+def undisturbed(make: Make, workers: int, epochs: int = 3) -> list[list[Any]]:
+    seed_everything(5)
+    loader = make(workers)
+    return [plain(loader) for _ in range(epochs)]
+
+
+def state_at(make: Make, workers: int, step: int) -> dict[str, Any]:
+    """The state in the middle of the second epoch, as JSON brings it to another program."""
+    seed_everything(5)
+    loader = make(workers)
+    list(loader)
+    iterator: Iterator[Any] = iter(loader)
+    for _ in range(step):
+        next(iterator)
+    state: dict[str, Any] = json.loads(json.dumps(loader.state_dict()))
+    return state
+
+
+def resumed(make: Make, workers: int, state: dict[str, Any]) -> list[list[Any]]:
+    """The rest of the epoch, and the next one, in a program that has drawn other numbers."""
+    seed_everything(77)
+    loader = make(workers)
+    loader.load_state_dict(state)
+    return [plain(loader), plain(loader)]
+
+
+def shuffled(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True)
+
+
+def streamed(workers: int) -> Loader:
+    return loader_of(Stream(), workers)
+
+
+def stateful_stream(workers: int) -> Loader:
+    return loader_of(StatefulStream(), workers)
+
+
+@pytest.mark.parametrize("make", [shuffled, streamed], ids=["map-style", "iterable"])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.timeout(180)
+def test_each_step_of_an_epoch_is_resumed_bit_for_bit_with_any_number_of_workers(make, workers):
+    _, epoch, after = undisturbed(make, workers)
+    assert len(epoch) >= 20
+    for step in range(len(epoch) + 1):
+        state = state_at(make, workers, step)
+        for others in (0, 2, 4):
+            assert resumed(make, others, state) == [epoch[step:], after], (step, others)
+
+
+def with_generator(workers: int) -> Loader:
+    generator = torch.Generator().manual_seed(3)
+    return loader_of(Dice(), workers, shuffle=True, generator=generator)
+
+
+def with_replacement(workers: int) -> Loader:
+    sampler = RandomSampler(range(SAMPLES), replacement=True, num_samples=70)
+    return loader_of(Dice(), workers, sampler=sampler)
+
+
+def weighted(workers: int) -> Loader:
+    generator = torch.Generator().manual_seed(4)
+    sampler = WeightedRandomSampler([0.1, 0.9] * 20, SAMPLES, generator=generator)
+    return loader_of(Dice(), workers, sampler=sampler)
+
+
+def of_a_subset(workers: int) -> Loader:
+    return loader_of(Dice(), workers, sampler=SubsetRandomSampler(range(3, 30)), drop_last=True)
+
+
+def with_batch_sampler(workers: int) -> Loader:
+    sampler = BatchSampler(RandomSampler(range(SAMPLES)), 3, drop_last=False)
+    return loader_of(Dice(), workers, batch_size=1, batch_sampler=sampler)
+
+
+def one_by_one(workers: int) -> Loader:
+    return loader_of(Dice(), workers, batch_size=None)
+
+
+def seeded(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True, seed=9)
+
+
+def drawn_by_python(workers: int) -> Loader:
+    return loader_of(Dice(), workers, sampler=PythonShuffle())
+
+
+def drawn_by_numpy(workers: int) -> Loader:
+    return loader_of(Dice(), workers, sampler=NumPyShuffle())
+
+
+def with_a_stateful_sampler(workers: int) -> Loader:
+    return loader_of(Dice(), workers, sampler=StatefulSampler())
+
+
+def with_few_snapshots(workers: int) -> Loader:
+    return loader_of(Dice(), workers, sampler=StatefulSampler(), snapshot_every_n_steps=4)
+
+
+def of_a_stateful_stream_with_few_snapshots(workers: int) -> Loader:
+    return loader_of(StatefulStream(), workers, snapshot_every_n_steps=3)
+
+
+def of_a_stateful_iterator(workers: int) -> Loader:
+    return loader_of(IteratorStream(), workers)
+
+
+def skipping(workers: int) -> Loader:
+    dataset = Dice(bad=(3, 9, 17, 31))
+    return loader_of(dataset, workers, shuffle=True, on_error="skip", max_skipped=4)
+
+
+def skipping_with_drop_last(workers: int) -> Loader:
+    dataset = Dice(SAMPLES + 1, bad=(3, 9, 17, 31))
+    return loader_of(
+        dataset, workers, batch_size=4, shuffle=True, drop_last=True, on_error="skip", max_skipped=4
+    )
+
+
+def persistent(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True, persistent_workers=workers > 0)
+
+
+def with_more_ahead(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True, prefetch_factor=4 if workers else None)
+
+
+KINDS: list[Make] = [
+    with_generator,
+    with_replacement,
+    weighted,
+    of_a_subset,
+    with_batch_sampler,
+    one_by_one,
+    seeded,
+    drawn_by_python,
+    drawn_by_numpy,
+    with_a_stateful_sampler,
+    with_few_snapshots,
+    stateful_stream,
+    of_a_stateful_stream_with_few_snapshots,
+    of_a_stateful_iterator,
+    skipping,
+    skipping_with_drop_last,
+    persistent,
+    with_more_ahead,
+]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_kind_of_loader_is_resumed(make):
+    for workers, others in ((0, 2), (2, 0), (2, 3)):
+        _, epoch, after = undisturbed(make, workers)
+        for step in (0, 1, 5, len(epoch)):
+            state = state_at(make, workers, step)
+            assert resumed(make, others, state) == [epoch[step:], after], (workers, others, step)
+
+
+def test_a_stream_resumes_under_every_start_method(start_method):
+    def make(workers: int) -> Loader:
+        context = start_method if workers else None
+        return loader_of(StatefulStream(), workers, multiprocessing_context=context)
+
+    _, epoch, after = undisturbed(make, 2)
+    for others in (2, 1, 0):
+        state = state_at(make, 2, 7)
+        assert resumed(make, others, state) == [epoch[7:], after]
+
+
+def test_persistent_workers_either_way():
+    def fleeting(workers: int) -> Loader:
+        return loader_of(Dice(), workers, shuffle=True)
+
+    for made, resumes in ((persistent, fleeting), (fleeting, persistent)):
+        _, epoch, after = undisturbed(made, 2)
+        assert resumed(resumes, 2, state_at(made, 2, 4)) == [epoch[4:], after]
+
+
+def test_a_state_is_resumed_and_saved_and_resumed_again():
+    for make in (shuffled, streamed, skipping):
+        _, epoch, after = undisturbed(make, 2)
+        state = state_at(make, 2, 4)
+        seed_everything(8)
+        loader = make(3)
+        loader.load_state_dict(state)
+        assert loader.state_dict() == state
+        iterator = iter(loader)
+        some = plain(next(iterator) for _ in range(5))
+        assert some == epoch[4:9]
+        again = json.loads(json.dumps(loader.state_dict()))
+        del iterator
+        assert resumed(make, 1, again) == [epoch[9:], after]
+
+
+@pytest.mark.parametrize("make", [shuffled, with_generator, streamed, persistent])
+def test_a_state_before_the_first_batch_and_between_epochs(make):
+    epochs = undisturbed(make, 2, epochs=4)
+    seed_everything(5)
+    loader = make(2)
+    fresh = loader.state_dict()
+    list(loader)
+    list(loader)
+    between = loader.state_dict()
+    assert resumed(make, 3, fresh) == epochs[:2]
+    assert resumed(make, 0, between) == epochs[2:]
+
+
+def test_a_state_from_inside_the_break_goes_on_behind_the_last_batch():
+    _, epoch, after = undisturbed(shuffled, 2)
+    seed_everything(5)
+    loader = shuffled(2)
+    list(loader)
+    for number, _ in enumerate(loader):
+        if number == 6:
+            break
+    assert resumed(shuffled, 2, loader.state_dict()) == [epoch[7:], after]
+
+
+def test_a_program_that_puts_its_generator_back_is_followed():
+    """Then what the training loop draws itself decides about the next epochs, as it did."""
+
+    def train(state: Any = None, generator: Any = None, stop: Any = None) -> Any:
+        seed_everything(5 if state is None else 77)
+        loader = shuffled(2)
+        if state is not None:
+            torch.set_rng_state(generator)
+            loader.load_state_dict(state)
+        steps = []
+        for epoch in range(3 if state is None else 2):
+            for number, batch in enumerate(loader):
+                steps.append((batch.tolist(), torch.rand(1).item()))
+                if stop == (epoch, number):
+                    return steps, loader.state_dict(), torch.get_rng_state()
+        return steps
+
+    before, state, generator = train(stop=(1, 4))
+    assert before + train(state, generator) == train()
+
+
+def test_the_programs_generator_is_left_alone():
+    state = state_at(shuffled, 0, 3)
+    seed_everything(6)
+    expected = torch.rand(3).tolist()
+    seed_everything(6)
+    loader = shuffled(0)
+    loader.load_state_dict(state)
+    list(loader)
+    assert torch.rand(3).tolist() == expected
+
+
+def test_nothing_that_was_passed_is_read_again():
+    state = state_at(shuffled, 0, 15)
+    loader = shuffled(0)
+    loader.load_state_dict(state)
+    rest = plain(loader)
+    assert len(loader.dataset.read) == 10  # type: ignore[attr-defined]
+    assert sorted(loader.dataset.read) == sorted(int(row[0]) for batch in rest for row in batch)  # type: ignore[attr-defined]
+
+
+def test_a_stateful_stream_is_not_read_again():
+    state = state_at(stateful_stream, 0, 15)
+    loader = stateful_stream(0)
+    loader.load_state_dict(state)
+    list(loader)
+    # It counts on from what was counted then, in both epochs.
+    assert loader.dataset.pulled == 2 * SAMPLES  # type: ignore[attr-defined]
+
+
+def test_a_stateful_sampler_is_not_asked_again():
+    state = state_at(with_a_stateful_sampler, 0, 15)
+    loader = with_a_stateful_sampler(0)
+    loader.load_state_dict(state)
+    list(loader)
+    assert loader.sampler.yielded == 10  # type: ignore[attr-defined]
+
+
+def test_out_of_order_every_sample_still_comes_once():
+    def make(workers: int) -> Loader:
+        return loader_of(Dice(), workers, shuffle=True, in_order=False)
+
+    for step in (0, 3, 11, 20):
+        seed_everything(5)
+        loader = make(3)
+        iterator = iter(loader)
+        before = plain(next(iterator) for _ in range(step))
+        state = json.loads(json.dumps(loader.state_dict()))
+        del iterator
+        other = make(2)
+        other.load_state_dict(state)
+        rows = [row for batch in before + plain(other) for row in batch]
+        assert sorted(int(row[0]) for row in rows) == list(range(SAMPLES))
+
+
+def test_skips_before_the_state_count_towards_the_limit():
+    def make(most: int) -> Loader:
+        dataset = Dice(bad=(0, 1, 20))
+        return loader_of(dataset, 2, on_error="skip", max_skipped=most)
+
+    loader = make(2)
+    iterator = iter(loader)
+    for _ in range(3):
+        next(iterator)
+    state = loader.state_dict()
+    del iterator
+    strict, lenient = make(2), make(3)
+    strict.load_state_dict(state)
+    with pytest.raises(penstock.TooManySkippedError, match="3 of 40"):
+        list(strict)
+    lenient.load_state_dict(state)
+    list(lenient)
+    assert [error.index for error in lenient.skipped] == [20]
+
+
+def test_a_sampler_of_ranks_is_put_back_to_its_epoch():
+    def make(workers: int) -> Loader:
+        dataset = Dice()
+        sampler = DistributedSampler(dataset, num_replicas=2, rank=1, seed=4)
+        return loader_of(dataset, workers, sampler=sampler, seed=3)
+
+    loader = make(0)
+    loader.set_epoch(7)
+    iterator = iter(loader)
+    before = plain(next(iterator) for _ in range(4))
+    state = loader.state_dict()
+    whole = before + plain(iterator)
+    other = make(2)
+    other.load_state_dict(state)
+    assert plain(other) == whole[4:]
+    assert other.sampler.epoch == 7  # type: ignore[attr-defined]
+
+
+def test_copies_of_a_map_style_dataset_get_their_state_back():
+    loader = loader_of(CountedDataset(), 2, persistent_workers=True)
+    first = plain(loader)
+    iterator = iter(loader)
+    for _ in range(10):
+        next(iterator)
+    state = json.loads(json.dumps(loader.state_dict()))
+    made = [copy["made"] for copy in state["position"]["progress"]["copies"]]
+    assert all(count >= 20 for count in made)
+    del iterator, loader
+    other = loader_of(CountedDataset(), 2)
+    other.load_state_dict(state)
+    numbers = [number for batch in plain(other) for number in batch]
+    assert len(numbers) == 20
+    assert min(numbers) > min(made) > max(max(batch) for batch in first) - 20
+
+
+# The epoch that datasets and samplers are told of.
+
+
+@pytest.mark.parametrize("dataset", [Epochs(), EpochStream()], ids=["map-style", "iterable"])
+@pytest.mark.parametrize("keeps", [False, True], ids=["fleeting", "persistent"])
+def test_the_dataset_is_told_the_epoch_wherever_its_copies_are(dataset, keeps, start_method):
+    settings = {"persistent_workers": keeps, "multiprocessing_context": start_method}
+    loader = loader_of(dataset, 2, **settings)
+    for epoch in (3, 4):
+        loader.set_epoch(epoch)
+        assert {number for batch in plain(loader) for number in batch} == {epoch}
+
+
+def test_a_loaded_state_tells_the_epoch_as_well():
+    loader = loader_of(Epochs(), 0)
+    loader.set_epoch(6)
+    iterator = iter(loader)
+    next(iterator)
+    other = loader_of(Epochs(), 2)
+    other.load_state_dict(loader.state_dict())
+    assert plain(other) == [[6, 6]] * 3
+
+
+def test_another_epoch_than_that_of_the_state_begins_at_its_beginning():
+    state = state_at(seeded, 0, 5)
+    loader = seeded(0)
+    loader.load_state_dict(state)
+    with pytest.warns(UserWarning, match=r"set_epoch\(4\) leaves the loaded state.*epoch 1"):
+        loader.set_epoch(4)
+    fresh = seeded(0)
+    fresh.set_epoch(4)
+    assert plain(loader) == plain(fresh)
+
+
+def test_the_epoch_of_the_state_may_be_set_again():
+    _, epoch, _ = undisturbed(seeded, 0)
+    loader = seeded(0)
+    loader.load_state_dict(state_at(seeded, 0, 5))
+    loader.set_epoch(1)
+    assert plain(loader) == epoch[5:]
+
+
+# What is refused.
+
+
+def test_a_state_of_another_loader_is_refused_with_both_values():
+    state = shuffled(0).state_dict()
+    others = [
+        (loader_of(Dice(39), 0, shuffle=True), "dataset length 40.*39"),
+        (loader_of(Dice(), 0, shuffle=True, batch_size=3), "batch_size 2.*3"),
+        (loader_of(Dice(), 0), "sampler 'RandomSampler'.*'SequentialSampler'"),
+        (loader_of(Dice(), 0, shuffle=True, drop_last=True), "drop_last False.*True"),
+        (loader_of(Dice(), 0, sampler=RandomSampler(Dice(), num_samples=9)), "in an epoch 40.*9"),
+        (loader_of(Stream(), 0), "kind of dataset 'map'.*'iterable'"),
+        (with_generator(0), "states of 0 generators.*from 1"),
+    ]
+    for loader, message in others:
+        with pytest.raises(StateError, match=message):
+            loader.load_state_dict(state)
+    with pytest.raises(StateError, match=r"seed 9.*8"):
+        loader_of(Dice(), 0, shuffle=True, seed=8).load_state_dict(seeded(0).state_dict())
+
+
+def test_what_is_no_state_is_refused():
+    loader = shuffled(0)
+    with pytest.raises(StateError, match="list was given"):
+        loader.load_state_dict([])  # type: ignore[arg-type]
+    with pytest.raises(StateError, match="'weight'"):
+        loader.load_state_dict({"weight": 1})
+    with pytest.raises(StateError, match="version 99"):
+        loader.load_state_dict({**loader.state_dict(), "penstock": 99})
+    torchdatas = {"_snapshot": {}, "_iterator_finished": False, "_steps_since_snapshot": 0}
+    with pytest.raises(StateError, match="StatefulDataLoader"):
+        loader.load_state_dict(torchdatas)
+
+
+def test_a_refused_state_changes_nothing():
+    _, epoch, _ = undisturbed(seeded, 0)
+    loader = seeded(0)
+    list(loader)
+    with pytest.raises(StateError):
+        loader.load_state_dict(shuffled(0).state_dict())
+    assert plain(loader) == epoch
+
+
+def test_a_stream_that_cannot_be_copied_says_how_it_can_be_resumed():
+    class Locked(Stream):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines = (line for line in "abc")
+
+    state = state_at(lambda workers: loader_of(Locked(), workers), 3, 2)
+    other = loader_of(Locked(), 2)
+    other.load_state_dict(state)
+    with pytest.raises(penstock.errors.SerializationError, match=r"lines.*num_workers=3"):
+        list(other)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "x"])
+def test_a_count_of_steps_that_is_none_is_refused(every):
+    with pytest.raises(penstock.OptionError, match="snapshot_every_n_steps"):
+        loader_of(Dice(), 0, snapshot_every_n_steps=every)
