@@ -16,7 +16,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.engines.failure import exception_for
@@ -46,7 +46,7 @@ from penstock.errors import (
 from penstock.observe import StatisticsRecorder
 from penstock.options import ErrorPolicy
 from penstock.plan import GivenBatches, RefillingBatches, StreamTurns
-from penstock.resume import Mark, Progress, StreamMark
+from penstock.resume import Mark, Marks, Progress, StreamMark
 from penstock.schedule import (
     Amend,
     Delivery,
@@ -138,13 +138,7 @@ class EpochRun(Iterator[Any]):
             read=self.progress.read,
             skipped_before=self.progress.skipped,
         )
-        # What was handed over since the progress was last brought up to date, and what is known of
-        # batches that are to be handed over.
-        self._marks: list[Mark] = []
-        self._skips: dict[int, int] = {}
-        self._stream_marks: dict[int, StreamMark] = {}
-        self._copies: dict[int, tuple[int, Any]] = {}
-        self._emptied: list[int] = []
+        self._marks = Marks(in_order=settings.in_order)
         self.recorder = StatisticsRecorder(workers, began)
         self._asks = settings.policy.tolerant
         self._stopped = False
@@ -191,8 +185,7 @@ class EpochRun(Iterator[Any]):
 
     def collect_marks(self) -> list[Mark]:
         """What `take` has handed over, and passed by, since the last call."""
-        marks, self._marks = self._marks, []
-        return marks
+        return self._marks.collect()
 
     def take(self) -> Any:
         """The next batch, for somebody who hands it on later and keeps the progress himself.
@@ -225,7 +218,8 @@ class EpochRun(Iterator[Any]):
         while opened is None:
             delivery = self._next_delivery(began)
             if delivery is None:
-                self._mark_emptied(None)
+                self._marks.note_emptied(self._scheduler.take_emptied())
+                self._marks.pass_by(None)
                 self._exhausted = True
                 self.close()
                 raise StopIteration
@@ -421,7 +415,7 @@ class EpochRun(Iterator[Any]):
             return Fill("value", answer.value)
         if answer == "raise":
             raise exception_for(error)
-        self._skips[batch] = self._skips.get(batch, 0) + 1
+        self._marks.note_skip(batch)
         self._ledger.record(error)
         return Fill("drop")
 
@@ -432,8 +426,7 @@ class EpochRun(Iterator[Any]):
             return self._unpack(delivery)
         finally:
             if delivery.batch is not None:
-                self._mark_emptied(delivery.batch)
-                self._marks.append(self._mark(delivery.batch, self._ledger.read - read))
+                self._hand_over(delivery.batch, self._ledger.read - read)
 
     def _unpack(self, delivery: Delivery[Result]) -> Opened | None:
         if delivery.error is not None:
@@ -445,11 +438,11 @@ class EpochRun(Iterator[Any]):
         opened = delivery.result.open()
         batch = delivery.batch or 0
         if opened.snapshot is not None:
-            self._keep(opened.snapshot, batch, delivery.seat)
+            self._marks.note_snapshot(batch, delivery.seat, opened.snapshot)
         self._ledger.read += opened.samples + len(opened.failures)
         try:
             for _, error in opened.failures:
-                self._skips[batch] = self._skips.get(batch, 0) + 1
+                self._marks.note_skip(batch)
                 self._ledger.record(error)
         except TooManySkippedError:
             self.close()
@@ -471,38 +464,18 @@ class EpochRun(Iterator[Any]):
         ended = isinstance(event, Ended)
         if ended and isinstance(self._plan, StreamTurns):
             self._plan.end_stream(stream)
-        self._stream_marks[event.batch] = StreamMark(stream, event.pulled, ended)
+        self._marks.note_stream(event.batch, StreamMark(stream, event.pulled, ended))
 
-    def _keep(self, snapshot: Any, batch: int, seat: int) -> None:
-        """Keeps the state of the dataset behind a batch."""
-        mark = self._stream_marks.get(batch)
-        if mark is not None:
-            self._stream_marks[batch] = replace(mark, snapshot=snapshot)
-        elif not self._is_stream:
-            self._copies[batch] = seat, snapshot["dataset"]
-
-    def _mark_emptied(self, before: int | None) -> None:
-        """Passes by the batches that held nothing: in order, those before the one handed over."""
-        self._emptied += self._scheduler.take_emptied()
-        passed = [
-            batch
-            for batch in self._emptied
-            if before is None or not self._settings.in_order or batch < before
-        ]
-        if passed:
-            self._emptied = [batch for batch in self._emptied if batch not in passed]
-            self._marks += [self._mark(batch, 0) for batch in sorted(passed)]
-
-    def _mark(self, batch: int, read: int) -> Mark:
-        plan = self._plan
-        return Mark(
+    def _hand_over(self, batch: int, read: int) -> None:
+        """Enters a batch that is handed over, and those before it that hold nothing."""
+        plan, marks = self._plan, self._marks
+        marks.note_emptied(self._scheduler.take_emptied())
+        marks.pass_by(batch)
+        marks.hand_over(
             batch,
-            skipped=self._skips.pop(batch, 0),
             read=read,
             donated=plan.donated(batch) if isinstance(plan, RefillingBatches) else (),
-            stream=self._stream_marks.pop(batch, None),
             sampler=plan.snapshot(batch) if isinstance(plan, GivenBatches) else None,
-            copy=self._copies.pop(batch, None),
         )
 
     def _check_claim(self) -> None:

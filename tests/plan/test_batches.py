@@ -207,3 +207,77 @@ def test_the_size_of_a_chunk_is_asked_for_when_it_is_taken():
     assert plan.take() == (range(2, 6), None)
     assert plan.take() == (range(6, 9), None)
     assert plan.take() is None
+
+
+# Where an epoch goes on.
+
+
+def test_batches_that_were_handed_over_are_passed_by_unseen():
+    given = GivenBatches(iter([[1], [2], [3]]), batched=True, skip=2, first=2)
+    assert given.take() == ([3], None)
+    assert given.take() is None
+
+
+def test_a_sampler_with_fewer_batches_than_are_to_be_passed_by_is_at_its_end():
+    assert GivenBatches([[1]], batched=True, skip=5, first=5).take() is None
+
+
+def test_looking_ahead_draws_and_loses_nothing():
+    drawn = []
+
+    def batches():
+        drawn.append("begun")
+        yield from ([1], [2])
+
+    given = GivenBatches(batches(), batched=True)
+    given.look_ahead()
+    assert drawn == ["begun"]
+    assert [given.take(), given.take(), given.take()] == [([1], None), ([2], None), None]
+
+
+def test_a_samplers_state_is_kept_behind_every_so_many_batches():
+    place = []
+
+    def batches():
+        for number in range(6):
+            place.append(number)
+            yield [number]
+
+    given = GivenBatches(batches(), batched=True, first=1, snapshot=lambda: len(place), every=2)
+    for _ in range(5):
+        given.take()
+    kept = {batch: given.snapshot(batch) for batch in range(1, 6)}
+    # Behind batches 1, 3 and 5, of which 1 was the first to be taken here.
+    assert kept == {1: 1, 2: None, 3: 3, 4: None, 5: 5}
+    assert given.snapshot(3) is None
+
+
+def test_the_places_of_donors_are_told_once():
+    batches = RefillingBatches(range(7), 2, drop_last=False)
+    batches.take()
+    batches.donor(0, untaken=False)
+    batches.donor(0, untaken=False)
+    assert batches.donated(0) == [6, 5]
+    assert batches.donated(0) == ()
+
+
+def test_what_was_donated_before_is_not_there_again():
+    batches = RefillingBatches(range(8), 2, drop_last=False, first=1, donated=[7, 4])
+    taken = [batches.take() for _ in range(4)]
+    assert taken == [([2, 3], None), ([5], None), ([6], None), None]
+
+
+def test_a_batch_whose_samples_were_all_donated_does_not_end_the_epoch():
+    batches = RefillingBatches(range(6), 2, drop_last=False, donated=[2, 3])
+    assert [batches.take() for _ in range(4)] == [
+        ([0, 1], None),
+        ([], None),
+        ([4, 5], None),
+        None,
+    ]
+
+
+def test_donors_are_not_taken_where_they_were_taken_before():
+    batches = RefillingBatches(range(6), 2, drop_last=False, donated=[5, 3])
+    batches.take()
+    assert [batches.donor(0, untaken=False)[0] for _ in range(2)] == [4, 2]
