@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 import penstock
 from penstock.errors import (
-    ClosedError,
     DatasetError,
     IndexOutOfRangeError,
     OptionError,
@@ -1019,14 +1019,25 @@ def test_iterators_of_one_loader_are_independent() -> None:
     assert pairs == [(a, b) for a in range(0, 12, 3) for b in range(0, 12, 3)]
 
 
-def test_a_new_epoch_ends_the_one_before_where_workers_persist() -> None:
-    loader = penstock.DataLoader(Squares(), num_workers=1, persistent_workers=True)
+def test_persistent_workers_have_one_iterator_which_goes_on_with_the_new_epoch() -> None:
+    loader = penstock.DataLoader(Squares(6), num_workers=1, persistent_workers=True)
     first = iter(loader)
     next(first)
     second = iter(loader)
-    with pytest.raises(ClosedError):
+    assert second is first
+    assert [int(batch["index"]) for batch in second] == list(range(6))
+    with pytest.raises(StopIteration):
         next(first)
-    assert next(second)["index"].tolist() == [0]
+    assert [int(batch["index"]) for batch in loader] == list(range(6))
+
+
+def test_an_iterator_that_was_dropped_holds_nothing_of_its_epoch() -> None:
+    loader = penstock.DataLoader(Squares(), num_workers=1, persistent_workers=True)
+    iterator = iter(loader)
+    next(iterator)
+    held = weakref.ref(iterator)
+    del iterator
+    assert held() is None
 
 
 def test_statistics_count_what_happened() -> None:

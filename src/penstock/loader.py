@@ -28,6 +28,7 @@ from penstock.options import (
     check_arguments,
     check_count,
 )
+from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
 from penstock.plan import GivenBatches, RefillingBatches, SeededShuffle, StreamTurns, mix_seeds
 from penstock.resume import Identity, Progress, StreamProgress
@@ -136,6 +137,7 @@ class DataLoader(TorchDataLoader[T_co]):
         )
         self._engine: ProcessEngine | None = None
         self._run: weakref.ref[EpochRun] | None = None
+        self._renewed: weakref.ref[RenewedRun] | None = None
         self._skipped: list[SampleError] = []
         self._recorder: StatisticsRecorder | None = None
         if batch_sampler is None and batch_size is not None:
@@ -171,23 +173,31 @@ class DataLoader(TorchDataLoader[T_co]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Begins an epoch.
 
-        Workers start, and work, from here on. With persistent workers an iterator of an
-        epoch before ends; without them, iterators are independent of each other.
+        Workers start, and work, from here on. Iterators are independent of each other; with
+        persistent workers there is one, which goes on with the new epoch.
         """
         run = self._begin()
         self._run = weakref.ref(run)
         self._skipped = run.skipped
         self._recorder = run.recorder
-        if not self.pin_memory:
-            return run
-        if not torch.accelerator.is_available():
+        iterator: EpochRun | PinnedRun = run
+        if self.pin_memory and torch.accelerator.is_available():
+            iterator = PinnedRun(run, self.pin_memory_device)
+        elif self.pin_memory:
             warnings.warn(
                 "'pin_memory' argument is set as true but no accelerator is found, then device "
                 "pinned memory won't be used.",
                 stacklevel=2,
             )
-            return run
-        return PinnedRun(run, self.pin_memory_device)
+        if not self.persistent_workers:
+            return iterator
+        renewed = self._renewed() if self._renewed is not None else None
+        if renewed is None:
+            renewed = RenewedRun(iterator)
+            self._renewed = weakref.ref(renewed)
+        else:
+            renewed.renew(iterator)
+        return renewed
 
     @property
     def skipped(self) -> list[SampleError]:
@@ -247,6 +257,7 @@ class DataLoader(TorchDataLoader[T_co]):
             **self.__dict__,
             "_engine": None,
             "_run": None,
+            "_renewed": None,
             "_recorder": None,
             "_skipped": [],
             "_checkpoint": None,

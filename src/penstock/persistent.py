@@ -1,0 +1,47 @@
+"""The iterator of a loader whose workers live on: one for all epochs, as torch's loader has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from penstock.epoch import EpochRun
+from penstock.pinning import PinnedRun
+
+
+class RenewedRun(Iterator[Any]):
+    """Iterates the epoch that was begun last; who holds it goes on with each new epoch.
+
+    Args:
+        run: the first epoch's.
+    """
+
+    def __init__(self, run: EpochRun | PinnedRun) -> None:
+        self._run = run
+
+    def renew(self, run: EpochRun | PinnedRun) -> None:
+        """Goes on with another epoch; what is left of the one before is given up."""
+        self._run = run
+
+    def __iter__(self) -> RenewedRun:
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch of the epoch; see `EpochRun.__next__`."""
+        return next(self._run)
+
+    def ready(self) -> bool:
+        """See `EpochRun.ready`."""
+        return self._run.ready()
+
+    def wait_handles(self) -> list[int]:
+        """See `EpochRun.wait_handles`."""
+        return self._run.wait_handles()
+
+    def left_s(self, began: float) -> float | None:
+        """See `EpochRun.left_s`."""
+        return self._run.left_s(began)
+
+    def close(self) -> None:
+        """Gives up what is left of the epoch; see `EpochRun.close`."""
+        self._run.close()
