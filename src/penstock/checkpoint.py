@@ -23,9 +23,6 @@ class Checkpoint:
     """What one loader remembers.
 
     Args:
-        samplers: what gives the batches, or the order; they may draw random numbers, have
-            `state_dict` and `load_state_dict`, or an `epoch` with `set_epoch`.
-        generator: the loader's, or None.
         dataset: the loader's; its own state is kept between epochs.
         draws: whether the loader draws a seed for each epoch.
         redraws: whether it draws another for each, or one for all.
@@ -35,44 +32,48 @@ class Checkpoint:
         progress: how far the epoch under way has come; None before the first.
         epoch: the epoch that is begun next.
         told: the epoch that `set_epoch` was called with last; None if it was not.
-        streams: in how many streams an iterable dataset is read; a loaded state brings that of
-            the loader that wrote it.
+        drawn: the seed that was drawn last, and how many epochs have been derived from it since.
         redraws: see above; a loaded state brings that of the loader that wrote it.
+        streams: likewise.
         lends: whether, while an epoch begins, the program's generators are lent states, so that
             all has to be drawn before that is over.
     """
 
-    def __init__(
-        self,
-        samplers: list[Any],
-        generator: torch.Generator | None,
-        dataset: Any,
-        *,
-        draws: bool,
-        redraws: bool,
-        streams: int | None,
-    ) -> None:
-        self._samplers = samplers
-        self._sampler: Any = next(
-            (part for part in samplers if has_state(part)),
-            next((part for part in samplers if hasattr(part, "set_epoch")), None),
-        )
+    def __init__(self, dataset: Any, *, draws: bool, redraws: bool, streams: int | None) -> None:
         self._dataset = dataset
-        self._sources = RandomSources(samplers, generator, draws=draws)
+        self._draws = draws
         self.progress: Progress | None = None
         self.epoch = 0
         self.told: int | None = None
+        self.drawn: tuple[int, int] | None = None
         self.redraws = redraws
         self.streams = streams
         self.lends = False
-        # The seed that was drawn last, and how many epochs have been derived from it since.
-        self.drawn: tuple[int, int] | None = None
+        self._samplers: list[Any] = []
+        self._sampler: Any = None
+        self._sources = RandomSources([], None, draws=False)
         self._origin: dict[str, Any] = {}
-        # A state that was loaded and is taken up by the next epoch.
+        # A state that was loaded and is taken up by the next epoch, and one that has been.
         self._loaded: dict[str, Any] | None = None
+        self._taken_up: dict[str, Any] | None = None
         # The program's generators as this loader goes on with them, where the program itself did
         # not put them back; None: as they are.
         self._programs: dict[str, Any] | None = None
+
+    def look_at(self, samplers: list[Any], generator: torch.Generator | None) -> None:
+        """Notes what the order is drawn from, which a program may change at any time.
+
+        Args:
+            samplers: what gives the batches, or the order; they may draw random numbers, have
+                `state_dict` and `load_state_dict`, or an `epoch` with `set_epoch`.
+            generator: the loader's, or None.
+        """
+        self._samplers = samplers
+        self._sampler = next(
+            (part for part in samplers if has_state(part)),
+            next((part for part in samplers if hasattr(part, "set_epoch")), None),
+        )
+        self._sources = RandomSources(samplers, generator, draws=self._draws)
 
     # An epoch begins.
 
@@ -83,6 +84,7 @@ class Checkpoint:
         Gives how far the epoch has come already; the batches up to there are to be passed by.
         """
         loaded, self._loaded = self._loaded, None
+        self._taken_up = loaded
         progress = Progress()
         programs = self._programs
         if loaded is not None:
@@ -100,6 +102,10 @@ class Checkpoint:
             self.progress = progress
             yield progress
         self.epoch += 1
+
+    def undo(self) -> None:
+        """The epoch could not be begun: a state that it took up is still to be taken up."""
+        self._loaded = self._taken_up
 
     def _go_back(self, start: dict[str, Any]) -> dict[str, Any]:
         self.epoch = start["epoch"]

@@ -217,7 +217,7 @@ class DataLoader(TorchDataLoader[T_co]):
         are the copies of the dataset in workers, also in persistent ones.
         """
         epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
-        left = self._checkpoint.choose(epoch)
+        left = self._memory().choose(epoch)
         if left is not None:
             warnings.warn(
                 f"set_epoch({epoch}) leaves the loaded state, which is in the middle of epoch "
@@ -235,7 +235,7 @@ class DataLoader(TorchDataLoader[T_co]):
             Plain JSON, save for what a sampler or dataset has returned from a `state_dict` of
             its own. A few kilobytes, for the states of the generators.
         """
-        return self._checkpoint.state(self._identity())
+        return self._memory().state(self._identity())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Has the next `iter()` go on where another loader was when its `state_dict` was called.
@@ -249,12 +249,13 @@ class DataLoader(TorchDataLoader[T_co]):
         Raises:
             StateError: the state does not fit this loader; the message says what differs.
         """
-        self._checkpoint.load(state_dict, self._identity())
+        self._memory().load(state_dict, self._identity())
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy begins with its own workers and an account of its own."""
+        """A copy begins with its own workers and an account of its own, at the same epoch."""
         return {
             **self.__dict__,
+            "_next_epoch": self._checkpoint.epoch,
             "_engine": None,
             "_run": None,
             "_renewed": None,
@@ -264,25 +265,32 @@ class DataLoader(TorchDataLoader[T_co]):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        epoch = state.pop("_next_epoch")
         self.__dict__.update(state)
         self._checkpoint = self._make_checkpoint()
+        self._checkpoint.epoch = epoch
 
     # How an epoch is put together.
 
     def _begin(self) -> EpochRun:
         began = time.perf_counter()
-        with self._checkpoint.begin() as progress:
-            if self._is_stream and not progress.streams:
-                # As many as there were when this, or the loader whose state it took up, was made.
-                count = max(1, self._checkpoint.streams or 0)
-                progress.streams = [StreamProgress() for _ in range(count)]
-            if isinstance(self.sampler, SeededShuffle):
-                self.sampler.set_epoch(self._checkpoint.epoch)
-            seed = self._next_seed()
-            plan, donors, planned = self._make_plan(progress)
-            if self._checkpoint.lends and isinstance(plan, GivenBatches):
-                plan.look_ahead()
-        engine, release = self._get_engine(seed, self._make_job(asks=donors is not None))
+        memory = self._memory()
+        try:
+            with memory.begin() as progress:
+                if self._is_stream and not progress.streams:
+                    # As many as there were when this, or the loader whose state it has, was made.
+                    count = max(1, memory.streams or 0)
+                    progress.streams = [StreamProgress() for _ in range(count)]
+                if isinstance(self.sampler, SeededShuffle):
+                    self.sampler.set_epoch(memory.epoch)
+                seed = self._next_seed()
+                plan, donors, planned = self._make_plan(progress)
+                if memory.lends and isinstance(plan, GivenBatches):
+                    plan.look_ahead()
+            engine, release = self._get_engine(seed, self._make_job(asks=donors is not None))
+        except BaseException:
+            memory.undo()
+            raise
         settings = EpochSettings(
             seed=seed,
             window=self.num_workers * (self.prefetch_factor or 0) or 1,
@@ -290,7 +298,7 @@ class DataLoader(TorchDataLoader[T_co]):
             timeout_s=self.timeout if self.num_workers else 0.0,
             policy=self._policy,
             planned=planned,
-            number=self._checkpoint.told,
+            number=memory.told,
             claimed_samples=self._claimed_samples if self._is_stream else None,
         )
         try:
@@ -306,6 +314,7 @@ class DataLoader(TorchDataLoader[T_co]):
             )
         except BaseException:
             release()
+            memory.undo()
             raise
 
     @property
@@ -363,15 +372,19 @@ class DataLoader(TorchDataLoader[T_co]):
         return self.num_workers if streams is None else min(self.num_workers, max(1, streams))
 
     def _make_checkpoint(self) -> Checkpoint:
-        own = [self.batch_sampler, self.sampler, getattr(self.batch_sampler, "sampler", None)]
         return Checkpoint(
-            [] if self._is_stream else [part for part in own if part is not None],
-            self.generator,
             self.dataset,
             draws=self.seed is None,
             redraws=not self.persistent_workers,
             streams=self.num_workers if self._is_stream else None,
         )
+
+    def _memory(self) -> Checkpoint:
+        """The loader's memory, with what the order is drawn from now."""
+        parts = [self.batch_sampler, self.sampler, getattr(self.batch_sampler, "sampler", None)]
+        samplers = [part for part in parts if part is not None]
+        self._checkpoint.look_at([] if self._is_stream else samplers, self.generator)
+        return self._checkpoint
 
     def _identity(self) -> Identity:
         """What a state has to agree with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -405,6 +406,46 @@ def test_copies_of_a_map_style_dataset_get_their_state_back():
     numbers = [number for batch in plain(other) for number in batch]
     assert len(numbers) == 20
     assert min(numbers) > min(made) > max(max(batch) for batch in first) - 20
+
+
+def test_a_generator_that_is_replaced_after_construction_is_the_one_that_counts():
+    def make(workers: int) -> Loader:
+        loader = loader_of(Dice(), workers, shuffle=True)
+        loader.sampler.generator = torch.Generator().manual_seed(8)  # type: ignore[attr-defined]
+        return loader
+
+    _, epoch, after = undisturbed(make, 0)
+    assert resumed(make, 2, state_at(make, 0, 5)) == [epoch[5:], after]
+
+
+def test_an_epoch_that_could_not_be_begun_can_be_begun_again():
+    class Failing(StatefulSampler):
+        broken = False
+
+        def __iter__(self) -> Iterator[int]:
+            if self.broken:
+                raise OSError("the list of samples is away")
+            return super().__iter__()
+
+    def make(workers: int) -> Loader:
+        return loader_of(Dice(), workers, sampler=Failing())
+
+    _, epoch, _ = undisturbed(make, 0)
+    state = state_at(make, 0, 5)
+    loader = make(0)
+    loader.load_state_dict(state)
+    loader.sampler.broken = True  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="away"):
+        iter(loader)
+    loader.sampler.broken = False  # type: ignore[attr-defined]
+    assert plain(loader) == epoch[5:]
+
+
+def test_a_copy_of_a_loader_begins_at_the_same_epoch():
+    epochs = undisturbed(seeded, 0)
+    loader = seeded(0)
+    list(loader)
+    assert plain(copy.deepcopy(loader)) == epochs[1]
 
 
 # The epoch that datasets and samplers are told of.
