@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.checkpoint import Mark, Marks, Progress, StreamMark
 from penstock.engines.failure import exception_for
 from penstock.engines.protocol import (
     NOTHING_LEFT,
@@ -46,7 +47,6 @@ from penstock.errors import (
 from penstock.observe import StatisticsRecorder
 from penstock.options import ErrorPolicy
 from penstock.plan import GivenBatches, RefillingBatches, StreamTurns
-from penstock.resume import Mark, Marks, Progress, StreamMark
 from penstock.schedule import (
     Amend,
     Delivery,

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset, Sampler, default_collate
 
-from penstock.checkpoint import Checkpoint
+from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
 from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
 from penstock.engines.launch import warm_up
@@ -31,7 +31,6 @@ from penstock.options import (
 from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
 from penstock.plan import GivenBatches, RefillingBatches, SeededShuffle, StreamTurns, mix_seeds
-from penstock.resume import Identity, Progress, StreamProgress
 from penstock.schedule import DonorPlan, Plan
 
 T_co = TypeVar("T_co", covariant=True)

@@ -18,10 +18,10 @@ from typing import Any
 
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from penstock.checkpoint import Mark, Progress
 from penstock.epoch import EpochRun
 from penstock.errors import ClosedError
 from penstock.observe import StatisticsRecorder
-from penstock.resume import Mark, Progress
 
 # One that the training loop takes next, and one that is copied meanwhile.
 COPIES_AHEAD = 2

@@ -20,6 +20,7 @@ _OUR_MODULES = frozenset(
     {
         "penstock.engines.collation",
         "penstock.engines.fetch",
+        "penstock.engines.hosting",
         "penstock.engines.streaming",
         "penstock.engines.worker",
         "penstock.pool",

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from penstock.checkpoint import Snapshots, tell_epoch
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
 from penstock.engines.outcome import Broken, Held, Made, Outcome
-from penstock.engines.own_state import Snapshots, tell_epoch
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.engines.randomness import SampleRandomness
 from penstock.schedule import Fill, Lease

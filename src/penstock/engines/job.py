@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.collate import add_functions, programs_functions
 from penstock.options import SampleErrorMode
 
 
@@ -49,6 +50,14 @@ class Job:
     none_is_error: bool = True
     own_randomness: bool = True
     snapshot_every: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker that inherits nothing does not have: also the program's collate map."""
+        return {"job": self.__dict__, "collate_functions": programs_functions()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        add_functions(state["collate_functions"])
+        self.__dict__.update(state["job"])
 
     @property
     def stream_count(self) -> int:

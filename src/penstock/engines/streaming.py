@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from penstock.checkpoint import Snapshots, tell_epoch
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import name_current
 from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
-from penstock.engines.own_state import Snapshots, tell_epoch
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
