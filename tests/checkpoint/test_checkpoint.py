@@ -21,7 +21,7 @@ from torch.utils.data import (
 
 import penstock
 from penstock.errors import StateError
-from tests.resume.roles import (
+from tests.checkpoint.roles import (
     SAMPLES,
     CountedDataset,
     Dice,

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.resume import Mark, Marks, Progress, StreamMark, StreamProgress
+from penstock.checkpoint import Mark, Marks, Progress, StreamMark, StreamProgress
 
 
 def test_batches_in_order_move_the_frontier():

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
 
+from penstock.checkpoint import RandomSources
 from penstock.plan import SeededShuffle
-from penstock.resume import RandomSources
-from tests.resume.roles import PythonShuffle
+from tests.checkpoint.roles import PythonShuffle
 
 DRAWS = {
     "torch": lambda: torch.rand(1).item(),

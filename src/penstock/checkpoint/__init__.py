@@ -3,24 +3,32 @@
     progress.py     what was handed over, in an account that each delivery adds to
     marks.py        what is known of batches until then
     randomness.py   the generators that an order is drawn from: their states, kept and put back
+    own_state.py    what datasets and samplers can tell, and be told, of themselves
     state.py        all of it as plain JSON, and the checks before it is believed
+    memory.py       what a loader remembers of how its epochs began
 
-Pure data: nothing here starts, reads or waits for anything.
+Nothing here starts, reads or waits for anything.
 """
 
-from penstock.resume.marks import Marks
-from penstock.resume.progress import Mark, Progress, StreamMark, StreamProgress
-from penstock.resume.randomness import RandomSources
-from penstock.resume.state import Identity, check_state, make_state
+from penstock.checkpoint.marks import Marks
+from penstock.checkpoint.memory import Checkpoint
+from penstock.checkpoint.own_state import Snapshots, has_state, tell_epoch
+from penstock.checkpoint.progress import Mark, Progress, StreamMark, StreamProgress
+from penstock.checkpoint.randomness import RandomSources
+from penstock.checkpoint.state import Identity, check_state, make_state
 
 __all__ = [
+    "Checkpoint",
     "Identity",
     "Mark",
     "Marks",
     "Progress",
     "RandomSources",
+    "Snapshots",
     "StreamMark",
     "StreamProgress",
     "check_state",
+    "has_state",
     "make_state",
+    "tell_epoch",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from penstock.resume.progress import Mark, StreamMark
+from penstock.checkpoint.progress import Mark, StreamMark
 
 
 class Marks:

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from penstock.engines.own_state import has_state, tell_epoch
+from penstock.checkpoint.own_state import has_state, tell_epoch
+from penstock.checkpoint.progress import Progress
+from penstock.checkpoint.randomness import RandomSources
+from penstock.checkpoint.state import Identity, check_state, make_state
 from penstock.errors import StateError
-from penstock.resume import Identity, Progress, RandomSources, check_state, make_state
 
 
 class Checkpoint:
