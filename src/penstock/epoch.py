@@ -168,7 +168,11 @@ class EpochRun(Iterator[Any]):
         )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
-        self._give_work()
+        # Without workers nothing is fetched ahead: a sampler is asked for a batch when the loop
+        # asks for it, and sees what the loop has done until then.
+        self._fetches_ahead = workers > 0
+        if self._fetches_ahead:
+            self._give_work()
 
     def __iter__(self) -> EpochRun:
         return self
@@ -224,7 +228,8 @@ class EpochRun(Iterator[Any]):
                 self.close()
                 raise StopIteration
             # Work for the workers first: they have it while the training loop computes.
-            self._give_work()
+            if self._fetches_ahead:
+                self._give_work()
             opened = self._open(delivery)
         self.recorder.delivered(opened.samples, began)
         self._check_claim()
@@ -235,10 +240,12 @@ class EpochRun(Iterator[Any]):
         if self._closed or self._ahead is not None or self._error_ahead is not None:
             return True
         try:
+            self._give_work()
             self._turn(0.0)
             # Only opening it tells whether anything is left in a batch.
             while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
-                self._give_work()
+                if self._fetches_ahead:
+                    self._give_work()
                 self._ahead = self._open(delivery)
         except Exception as error:
             self._error_ahead = error
