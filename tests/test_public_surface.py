@@ -18,7 +18,9 @@ def test_the_public_names_are_these():
         "WorkerDiedError",
         "concurrent",
         "datasets",
+        "install",
         "iterate",
+        "uninstall",
         "warm_up",
     ]
     assert set(penstock.__all__) <= set(dir(penstock))

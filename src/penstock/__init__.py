@@ -3,6 +3,7 @@
 How it is layered, each line resting on those below it:
 
     cli                         the command line
+    takeover                    torch's loader run by penstock, for programs that stay as they are
     loader, pool, combine       the front doors: DataLoader, iterate, concurrent
     pinning                     batches copied to page-locked memory
     epoch                       one epoch: the scheduler decides, an engine does it
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from penstock.loader import DataLoader
     from penstock.observe import Statistics
     from penstock.pool import Sample, iterate
+    from penstock.takeover import install, uninstall
 
 __version__ = "0.1.0"
 
@@ -48,7 +50,9 @@ _HOMES = {
     "WorkerDiedError": "penstock.errors",
     "concurrent": "penstock.combine",
     "datasets": "penstock.datasets",
+    "install": "penstock.takeover",
     "iterate": "penstock.pool",
+    "uninstall": "penstock.takeover",
     "warm_up": "penstock.engines.launch",
 }
 
@@ -63,7 +67,9 @@ __all__ = [
     "WorkerDiedError",
     "concurrent",
     "datasets",
+    "install",
     "iterate",
+    "uninstall",
     "warm_up",
 ]
 

@@ -8,9 +8,9 @@ import pytest
 
 from penstock.cli.explain import explain, reason
 from penstock.cli.report import SHOWN_FIRST, SHOWN_LAST, Report
-from penstock.cli.words import counted, duration, printable
 from penstock.errors import SampleError, WorkerDiedError
 from penstock.observe import Statistics
+from penstock.observe.words import counted, duration, printable
 from tests.cli.conftest import Album
 from tests.cli.test_consume import request_for
 

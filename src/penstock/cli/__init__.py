@@ -7,7 +7,7 @@ consume.py   the epoch itself; the only file here that imports torch
 screen.py    progress while it runs: a live bar, plain lines, or nothing
 report.py    what happened: as text, and as JSON
 explain.py   errors in words for someone who sees no code
-words.py     numbers, durations and names as they are written everywhere here
+run.py       somebody else's program, run by penstock as python would run it
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ def main() -> int:
     Returns:
         The exit code, where the command line's own machinery did not exit with it already.
     """
-    for stream in (sys.stdout, sys.stderr):
+    from penstock.cli.run import Handover, run
+
+    hook = sys.excepthook
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, TextIOWrapper)]
+    errors = [stream.errors for stream in streams]
+    for stream in streams:
         # A name may hold what the terminal's encoding cannot say; it is then shown escaped.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace")
     try:
         from penstock.cli.app import app
 
         app()
+        return 0
+    except Handover as handover:
+        program = handover.program
     except ModuleNotFoundError as error:
         missing = _TOOLS.get((error.name or "").partition(".")[0])
         if missing is None:
@@ -49,4 +56,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("penstock: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
+    # Behind all the machinery above, and with nothing left of what it has changed.
+    sys.excepthook = hook
+    for stream, before in zip(streams, errors, strict=True):
+        stream.reconfigure(errors=before)
+    return run(program)

@@ -124,6 +124,43 @@ def iterate(
     raise typer.Exit(run(request))
 
 
+@app.command(
+    # Whatever follows the program's name belongs to the program.
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[-m] [--no-summary]",
+)
+def run(
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROGRAM",
+            show_default=False,
+            help="A Python program: its path, or with -m the name of a module.",
+        ),
+    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARGUMENTS", show_default=False, help="For the program."),
+    ] = None,
+    module: Annotated[
+        bool, typer.Option("-m", help="The program is a module, as in python -m.")
+    ] = False,
+    no_summary: Annotated[
+        bool, typer.Option("--no-summary", help="Say nothing at the end.")
+    ] = False,
+) -> None:
+    """Run a Python program as it is, with penstock in place of torch's DataLoader.
+
+    It runs as with the command python, to its exit code. At its end standard error gets a
+    summary of what its loaders did.
+
+    Exit codes: the program's own; 2 if there is no such program, 130 interrupted.
+    """
+    from penstock.cli.run import Handover, Program
+
+    raise Handover(Program(program, tuple(arguments or ()), module, summary=not no_summary))
+
+
 def _cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

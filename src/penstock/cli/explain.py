@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from penstock.cli.request import Request
-from penstock.cli.words import counted, printable
 from penstock.errors import PenstockError, SampleError, TooManySkippedError
+from penstock.observe.words import counted, printable
 
 # Where the text of an exception that came from a worker begins to be for programmers.
 _TRACEBACK_MARK = "\nOriginal traceback:"

@@ -12,10 +12,10 @@ from rich.text import Text
 import penstock
 from penstock.cli.explain import reason
 from penstock.cli.request import Request
-from penstock.cli.words import counted, duration, printable
 from penstock.errors import SampleError
 from penstock.observe import Statistics
 from penstock.observe.progress import rounded
+from penstock.observe.words import counted, duration, printable
 
 # Of a longer list of skipped pictures, so many are shown from its beginning and from its end.
 SHOWN_FIRST = 12

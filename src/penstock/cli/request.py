@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Literal
 
-from penstock.cli.words import counted, printable
+from penstock.observe.words import counted, printable
 
 
 class OnErrorChoice(str, Enum):

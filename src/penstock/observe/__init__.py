@@ -2,6 +2,7 @@
 
     statistics.py   counts and times of one epoch
     progress.py     how far an epoch is, in words
+    words.py        numbers, durations and names as they are written everywhere
 
 What shows more than words lives where it is shown.
 """

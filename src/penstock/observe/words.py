@@ -1,4 +1,4 @@
-"""Numbers, durations and names as they are written on the screen."""
+"""Numbers, durations and names as they are written for people."""
 
 from __future__ import annotations
 
