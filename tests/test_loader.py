@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, Dataset, IterableDataset, get_worker_info
 from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data.datapipes.iter import IterableWrapper
 
 import penstock
 from penstock.errors import (
@@ -1029,6 +1030,20 @@ def test_persistent_workers_have_one_iterator_which_goes_on_with_the_new_epoch()
     with pytest.raises(StopIteration):
         next(first)
     assert [int(batch["index"]) for batch in loader] == list(range(6))
+
+
+def test_the_iterator_of_persistent_workers_may_be_all_that_is_kept() -> None:
+    loader = penstock.DataLoader(Squares(6), num_workers=1, persistent_workers=True)
+    iterator = iter(loader)
+    del loader
+    assert len(list(iterator)) == 6
+
+
+def test_a_data_pipe_with_workers_is_left_to_torchs_loader() -> None:
+    pipe = IterableWrapper(range(6))
+    with pytest.raises(OptionError, match="DataPipe.*num_workers=0"):
+        penstock.DataLoader(pipe, num_workers=2)
+    assert [int(number) for number in penstock.DataLoader(pipe)] == list(range(6))
 
 
 def test_an_iterator_that_was_dropped_holds_nothing_of_its_epoch() -> None:

@@ -110,6 +110,7 @@ class EpochRun(Iterator[Any]):
         release: called once when the epoch is over or given up.
         began: `time.perf_counter()` when the epoch was asked for, before its workers started.
         progress: how far the epoch has come before; the plan begins behind that.
+        sized: what has as many elements as the epoch has batches, if that is known.
 
     Attributes:
         recorder: counts and times of the epoch.
@@ -127,10 +128,12 @@ class EpochRun(Iterator[Any]):
         release: Callable[[], None],
         began: float,
         progress: Progress | None = None,
+        sized: Any = None,
     ) -> None:
         self._engine = engine
         self._plan = plan
         self._settings = settings
+        self._sized = sized
         self.progress = Progress() if progress is None else progress
         self._ledger = Ledger(
             settings.policy,
@@ -176,6 +179,10 @@ class EpochRun(Iterator[Any]):
 
     def __iter__(self) -> EpochRun:
         return self
+
+    def __len__(self) -> int:
+        """Batches in the whole epoch, as of torch's iterators; a `TypeError` if that is unknown."""
+        return len(self._sized)
 
     def __next__(self) -> Any:
         """The next batch; see `take`. The progress shows it."""

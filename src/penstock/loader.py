@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Dataset, IterableDataset, Sampler, default_collate
+from torch.utils.data import Dataset, IterableDataset, IterDataPipe, Sampler, default_collate
 
 from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
 from penstock.engines.inline import InlineEngine
@@ -19,7 +19,7 @@ from penstock.engines.launch import warm_up
 from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
-from penstock.errors import SampleError
+from penstock.errors import OptionError, SampleError
 from penstock.observe import Statistics, StatisticsRecorder
 from penstock.options import (
     ErrorPolicy,
@@ -124,6 +124,12 @@ class DataLoader(TorchDataLoader[T_co]):
             collate_fn=collate_fn,
             worker_init_fn=worker_init_fn,
         )
+        if num_workers and isinstance(dataset, IterDataPipe):
+            raise OptionError(
+                f"dataset={type(dataset).__name__}(…) is a DataPipe, which only torch's own loader "
+                "divides among its workers; give num_workers=0, or read it in an IterableDataset "
+                "that splits itself by get_worker_info()"
+            )
         self._policy = policy
         self.seed = seed
         self.on_error = on_error
@@ -192,7 +198,7 @@ class DataLoader(TorchDataLoader[T_co]):
             return iterator
         renewed = self._renewed() if self._renewed is not None else None
         if renewed is None:
-            renewed = RenewedRun(iterator)
+            renewed = RenewedRun(iterator, self)
             self._renewed = weakref.ref(renewed)
         else:
             renewed.renew(iterator)
@@ -310,6 +316,7 @@ class DataLoader(TorchDataLoader[T_co]):
                 release=release,
                 began=began,
                 progress=progress,
+                sized=self._index_sampler,
             )
         except BaseException:
             release()

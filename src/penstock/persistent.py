@@ -14,10 +14,12 @@ class RenewedRun(Iterator[Any]):
 
     Args:
         run: the first epoch's.
+        loader: whose workers end with it; a program may keep this iterator alone.
     """
 
-    def __init__(self, run: EpochRun | PinnedRun) -> None:
+    def __init__(self, run: EpochRun | PinnedRun, loader: object) -> None:
         self._run = run
+        self._loader = loader
 
     def renew(self, run: EpochRun | PinnedRun) -> None:
         """Goes on with another epoch; what is left of the one before is given up."""
@@ -29,6 +31,10 @@ class RenewedRun(Iterator[Any]):
     def __next__(self) -> Any:
         """The next batch of the epoch; see `EpochRun.__next__`."""
         return next(self._run)
+
+    def __len__(self) -> int:
+        """See `EpochRun.__len__`."""
+        return len(self._run)
 
     def ready(self) -> bool:
         """See `EpochRun.ready`."""

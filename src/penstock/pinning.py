@@ -86,6 +86,10 @@ class PinnedRun(Iterator[Any]):
         self.recorder.waited_s = waited_s + time.perf_counter() - began
         return batch
 
+    def __len__(self) -> int:
+        """See `EpochRun.__len__`."""
+        return len(self._run)
+
     def ready(self) -> bool:
         """Whether `next()` would return, or raise, without waiting for a worker."""
         return self._in_flight > 0 or self._run.ready()
