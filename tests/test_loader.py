@@ -1041,7 +1041,7 @@ def test_the_iterator_of_persistent_workers_may_be_all_that_is_kept() -> None:
 
 def test_a_data_pipe_with_workers_is_left_to_torchs_loader() -> None:
     pipe = IterableWrapper(range(6))
-    with pytest.raises(OptionError, match="DataPipe.*num_workers=0"):
+    with pytest.raises(OptionError, match=r"DataPipe.*num_workers=0"):
         penstock.DataLoader(pipe, num_workers=2)
     assert [int(number) for number in penstock.DataLoader(pipe)] == list(range(6))
 

@@ -20,6 +20,28 @@ from penstock.collate.rows import SLOW_SAMPLE_S, Allocate, Rows
 SMALL_BATCH_BYTES = 1 << 15
 
 
+def programs_functions() -> dict[Any, Any]:
+    """What the program has put into the map of torch's collate functions.
+
+    `torch.utils.data.default_collate` uses them in this process alone, unless they are added to
+    the map elsewhere as well.
+    """
+    return {
+        kind: function
+        for kind, function in torch_collate.default_collate_fn_map.items()
+        if not _is_torchs(function)
+    }
+
+
+def add_functions(functions: dict[Any, Any]) -> None:
+    """Puts the program's functions into the map of this process."""
+    torch_collate.default_collate_fn_map.update(functions)
+
+
+def _is_torchs(function: object) -> bool:
+    return getattr(function, "__module__", None) == torch_collate.__name__
+
+
 class SlotCollate:
     """`default_collate`, with tensors stacked where they will be read.
 
@@ -75,10 +97,7 @@ class SlotCollate:
         """Takes the program's functions as they are now, and ours for torch's own."""
         self._seen = dict(torch_collate.default_collate_fn_map)
         self._functions = dict(self._seen)
-        self._all_torchs = all(
-            getattr(function, "__module__", None) == torch_collate.__name__
-            for function in self._seen.values()
-        )
+        self._all_torchs = all(map(_is_torchs, self._seen.values()))
         for kind, (theirs, ours) in self._replaced.items():
             if self._seen.get(kind) is theirs:
                 self._functions[kind] = ours

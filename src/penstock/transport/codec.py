@@ -218,7 +218,12 @@ def dump_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 
 def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    if (
+        tensor.layout is not torch.strided
+        or tensor.is_nested
+        or tensor.device.type != "cpu"
+        or tensor.is_quantized
+    ):
         return tensor.__reduce_ex__(5)  # type: ignore[no-any-return, no-untyped-call]
     if tensor.requires_grad and not tensor.is_leaf:
         # The same refusal, for the same reason, as torch.multiprocessing's.
