@@ -391,6 +391,24 @@ def test_a_sample_that_kills_every_worker_ends_with_its_batch_named() -> None:
     assert loader.statistics().batches == 3
 
 
+class PoisonedStream(IterableDataset[int]):
+    """Its second worker is killed by its fifth sample."""
+
+    def __iter__(self) -> Any:
+        for number in range(10):
+            worker = get_worker_info()
+            if worker is not None and worker.id == 1 and number == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield number
+
+
+def test_a_stream_that_kills_every_worker_ends_with_its_place_named() -> None:
+    loader = penstock.DataLoader(PoisonedStream(), batch_size=2, num_workers=WORKERS)
+    place = r"8th to die at batch 2 of the stream of worker 1\."
+    with pytest.raises(penstock.WorkerDiedError, match=place):
+        list(loader)
+
+
 def test_all_workers_killed_at_once_in_a_later_epoch_are_replaced() -> None:
     loader = penstock.DataLoader(
         Squares(), batch_size=2, num_workers=WORKERS, persistent_workers=True

@@ -160,7 +160,9 @@ class EpochRun(Iterator[Any]):
             window=settings.window,
             in_order=settings.in_order,
             donors=donors,
-            death_error=functools.partial(_died_too_often, self._deaths),
+            death_error=functools.partial(
+                _died_too_often, self._deaths, is_stream=self._is_stream
+            ),
             first=self.progress.passed,
             passed=self.progress.beyond,
         )
@@ -531,12 +533,16 @@ def _starts(progress: Progress, seats: int) -> dict[int, StreamStart]:
     }
 
 
-def _died_too_often(deaths: Sequence[Died], lease: Lease) -> WorkerDiedError:
+def _died_too_often(deaths: Sequence[Died], lease: Lease, *, is_stream: bool) -> WorkerDiedError:
+    where = f"batch {lease.batch} with samples {list(lease.indices)!r:.200}"
+    if is_stream:
+        stream, number = lease.indices
+        where = f"batch {number} of the stream of worker {stream}"
     return WorkerDiedError(
-        f"{_in_torchs_words(deaths[-1])}, the {MAX_DEATHS_PER_BATCH}th to die at batch "
-        f"{lease.batch} with samples {list(lease.indices)!r:.200}. Either one of them crashes "
-        "it: fetch each in a process of its own, as with python -X faulthandler. Or the "
-        "machine runs out of memory: lower num_workers, prefetch_factor or batch_size"
+        f"{_in_torchs_words(deaths[-1])}, the {MAX_DEATHS_PER_BATCH}th to die at {where}. Either "
+        "a sample in it crashes it: fetch each in a process of its own, as with python -X "
+        "faulthandler. Or the machine runs out of memory: lower num_workers, prefetch_factor or "
+        "batch_size"
     )
 
 
