@@ -95,7 +95,7 @@ class EpochSettings:
     policy: ErrorPolicy = ErrorPolicy()  # noqa: RUF009 - frozen
     planned: int | None = None
     number: int | None = None
-    claimed_samples: Callable[[], int | None] | None = None
+    claimed_samples: int | None = None
 
 
 class EpochRun(Iterator[Any]):
@@ -160,9 +160,7 @@ class EpochRun(Iterator[Any]):
             window=settings.window,
             in_order=settings.in_order,
             donors=donors,
-            death_error=functools.partial(
-                _died_too_often, self._deaths, is_stream=self._is_stream
-            ),
+            death_error=functools.partial(_died_too_often, self._deaths, is_stream=self._is_stream),
             first=self.progress.passed,
             passed=self.progress.beyond,
         )
@@ -495,10 +493,7 @@ class EpochRun(Iterator[Any]):
         )
 
     def _check_claim(self) -> None:
-        claimed = self._settings.claimed_samples
-        if claimed is None:
-            return
-        length, samples = claimed(), self.recorder.samples
+        length, samples = self._settings.claimed_samples, self.recorder.samples
         if length is not None and samples > length and not self._claim_broken:
             self._claim_broken = True
             # The words that torch's loader warns with, which programs match on.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import Dataset, IterableDataset, IterDataPipe, Sampler, default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
 from penstock.engines.inline import InlineEngine
@@ -304,7 +305,7 @@ class DataLoader(TorchDataLoader[T_co]):
             policy=self._policy,
             planned=planned,
             number=memory.told,
-            claimed_samples=self._claimed_samples if self._is_stream else None,
+            claimed_samples=self._IterableDataset_len_called if self._is_stream else None,
         )
         try:
             return EpochRun(
@@ -349,6 +350,8 @@ class DataLoader(TorchDataLoader[T_co]):
                 len(progress.streams), max(1, self._seats), turn=progress.turn, ended=ended
             )
             return turns, None, _length(self.dataset)
+        # The function may seed each worker in its own way: then which one makes a batch counts.
+        seats = self.num_workers if self.worker_init_fn is not None and self.in_order else 0
         planned = _length(self.sampler if self.batch_size is not None else self.dataset)
         tolerant = self._policy.tolerant or progress.donated
         if tolerant and self.batch_size is not None and planned is not None:
@@ -358,6 +361,7 @@ class DataLoader(TorchDataLoader[T_co]):
                 drop_last=self.drop_last,
                 first=progress.passed,
                 donated=progress.donated,
+                seats=seats,
             )
             return refilling, refilling, refilling.planned
         done = self._checkpoint.resume_sampler()
@@ -368,6 +372,7 @@ class DataLoader(TorchDataLoader[T_co]):
             first=progress.passed,
             snapshot=self._checkpoint.snapshot,
             every=self.snapshot_every_n_steps,
+            seats=seats,
         )
         return given, None, planned
 
@@ -423,7 +428,8 @@ class DataLoader(TorchDataLoader[T_co]):
             drop_last=self.drop_last,
             worker_init_fn=self.worker_init_fn,
             sample_errors=mode,
-            none_is_error=default or mode != "raise",
+            # A program may have told `default_collate` what to do with None.
+            none_is_error=mode != "raise" or (default and type(None) not in default_collate_fn_map),
             own_randomness=self.worker_init_fn is None or not self.num_workers,
             snapshot_every=self.snapshot_every_n_steps,
         )
@@ -452,10 +458,6 @@ class DataLoader(TorchDataLoader[T_co]):
         self._engine = engine
         weakref.finalize(self, engine.close)
         return engine, _nothing
-
-    def _claimed_samples(self) -> int | None:
-        # Set by torch's `__len__` when it is called.
-        return self._IterableDataset_len_called
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import pickle
 import signal
@@ -63,6 +64,7 @@ def worker_main(
         job: the `Job`, or what makes the descriptor of its payload.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _allow_children()
     channel = Channel(incoming, outgoing, blocking=True)
     with contextlib.suppress(ChannelClosed):
         descriptor = arena if isinstance(arena, int) else arena.detach()
@@ -72,8 +74,21 @@ def worker_main(
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
+    for child in multiprocessing.active_children():
+        child.terminate()
     # The parent may be gone, with nobody to wait for threads that the dataset has started.
     os._exit(0)
+
+
+def _allow_children() -> None:
+    """Lets the dataset start processes: a loader of its own, or others.
+
+    The training process has marked this one as a daemon, so as to end it with itself, and
+    multiprocessing lets no daemon have children, since it could not end them in its turn. A
+    worker does that when it leaves, which it does when its pipe ends.
+    """
+    config: dict[str, Any] = getattr(multiprocessing.current_process(), "_config", {})
+    config["daemon"] = False
 
 
 def _get_ready(

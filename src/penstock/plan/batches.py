@@ -24,6 +24,7 @@ class GivenBatches:
         first: the number of the batch behind those.
         snapshot: returns the sampler's own state, if it has one to tell.
         every: of how many batches one has the sampler's state kept behind it.
+        seats: with how many workers each batch goes to the one whose turn it is; 0: to any.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class GivenBatches:
         first: int = 0,
         snapshot: Callable[[], Any] | None = None,
         every: int = 1,
+        seats: int = 0,
     ) -> None:
         self._batches = iter(batches)
         if snapshot is not None and hasattr(self._batches, "state_dict"):
@@ -43,6 +45,7 @@ class GivenBatches:
         self._snapshot = snapshot
         self._every = every
         self._snapshots: dict[int, Any] = {}
+        self._seats = seats
         self._taken = first
         self._ahead: list[object] = []
         if skip:
@@ -56,8 +59,9 @@ class GivenBatches:
         """The sampler's state behind a batch, once; None if none was kept."""
         return self._snapshots.pop(batch, None)
 
-    def take(self) -> tuple[Sequence[object], None] | None:
-        """The next batch's indices, for any worker; None at the end."""
+    def take(self) -> tuple[Sequence[object], int | None] | None:
+        """The next batch's indices, and its worker if only one will do; None at the end."""
+        seat = self._taken % self._seats if self._seats else None
         try:
             given = self._ahead.pop() if self._ahead else next(self._batches)
         except StopIteration:
@@ -66,7 +70,7 @@ class GivenBatches:
         if self._snapshot is not None and self._taken % self._every == 0:
             self._snapshots[self._taken - 1] = self._snapshot()
         if not self._batched:
-            return [given], None
+            return [given], seat
         if not isinstance(given, list):
             try:
                 given = list(given)  # type: ignore[call-overload]
@@ -75,7 +79,7 @@ class GivenBatches:
                     f"the batch sampler gave {given!r}, and a list of indices was expected; "
                     "an object that yields single indices belongs in sampler="
                 ) from None
-        return given, None
+        return given, seat
 
 
 class RefillingBatches:
@@ -94,6 +98,7 @@ class RefillingBatches:
             too few donors are left.
         first: the batch to begin with.
         donated: places in the order whose samples were used for other places before.
+        seats: see `GivenBatches`.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class RefillingBatches:
         drop_last: bool,
         first: int = 0,
         donated: Collection[int] = (),
+        seats: int = 0,
     ) -> None:
         indices = list(order)
         self._order: Sequence[object] = _compact(indices)
@@ -113,6 +119,7 @@ class RefillingBatches:
         self._taken = first
         self._left_out: set[int] = set()
         self._gone = set(donated)
+        self._seats = seats
         self._donors: dict[int, list[int]] = {}
         self._leave_gone()
 
@@ -121,13 +128,14 @@ class RefillingBatches:
         """Samples that the epoch began with."""
         return len(self._order)
 
-    def take(self) -> tuple[Sequence[object], None] | None:
-        """The next batch's indices, for any worker; None at the end."""
+    def take(self) -> tuple[Sequence[object], int | None] | None:
+        """The next batch's indices, and its worker if only one will do; None at the end."""
         indices = self.indices(self._taken)
         if not indices and (self._taken + 1) * self._size > self._end:
             return None
+        seat = self._taken % self._seats if self._seats else None
         self._taken += 1
-        return indices, None
+        return indices, seat
 
     def indices(self, batch: int) -> list[object]:
         """What the batch holds now; nothing if it is used up, or left out as incomplete."""
