@@ -1,6 +1,7 @@
 """The loader, as a training program meets it."""
 
 import dataclasses
+import logging
 import os
 import random
 import signal
@@ -705,10 +706,11 @@ class Exhausted(Squares):
 
 
 @pytest.mark.parametrize("workers", [0, WORKERS])
-def test_a_stop_iteration_in_the_dataset_does_not_end_the_epoch_in_silence(workers: int) -> None:
+def test_a_stop_iteration_in_the_dataset_ends_the_epoch_and_the_log_says_so(workers, caplog):
     loader = penstock.DataLoader(Exhausted(), batch_size=5, num_workers=workers)
-    with pytest.raises(RuntimeError, match=r"StopIteration.* at sample 7"):
-        batches_of(loader)
+    with caplog.at_level(logging.WARNING, "penstock"):
+        assert len(batches_of(loader)) == 1
+    assert "sample 7 (Exhausted[7]) raised StopIteration, which ends the epoch" in caplog.text
 
 
 class OddError(Exception):

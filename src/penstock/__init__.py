@@ -5,10 +5,11 @@ How it is layered, each line resting on those below it:
     cli                         the command line
     takeover                    torch's loader run by penstock, for programs that stay as they are
     loader, pool, combine       the front doors: DataLoader, iterate, concurrent
-    pinning                     batches copied to page-locked memory
+    persistent, pinning         one iterator for all epochs · batches copied to page-locked memory
     epoch                       one epoch: the scheduler decides, an engine does it
     engines                     where samples are made: in this process, in workers
-    transport  collate  datasets    bytes between processes · samples to batch · what can be read
+    transport  collate  datasets  checkpoint    bytes between processes · samples to batch · what
+                                can be read · how far an epoch has come
     plan  schedule  observe     which sample goes where · who does what, when · counts and times
     options                     checked settings
     errors                      the tree of exceptions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         OptionError,
         PenstockError,
         SampleError,
+        StateError,
         TooManySkippedError,
         WorkerDiedError,
     )
@@ -45,6 +47,7 @@ _HOMES = {
     "PenstockError": "penstock.errors",
     "Sample": "penstock.pool",
     "SampleError": "penstock.errors",
+    "StateError": "penstock.errors",
     "Statistics": "penstock.observe",
     "TooManySkippedError": "penstock.errors",
     "WorkerDiedError": "penstock.errors",
@@ -62,6 +65,7 @@ __all__ = [
     "PenstockError",
     "Sample",
     "SampleError",
+    "StateError",
     "Statistics",
     "TooManySkippedError",
     "WorkerDiedError",

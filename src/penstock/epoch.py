@@ -46,7 +46,7 @@ from penstock.errors import (
 )
 from penstock.observe import StatisticsRecorder
 from penstock.options import ErrorPolicy
-from penstock.plan import GivenBatches, RefillingBatches, StreamTurns
+from penstock.plan import GivenBatches, RefillingBatches, StreamTurns, stream_of
 from penstock.schedule import (
     Amend,
     Delivery,
@@ -337,6 +337,7 @@ class EpochRun(Iterator[Any]):
             raise
 
     def _give_work(self) -> None:
+        self.progress.started = True
         self._scheduler.fill()
         self._carry_out()
         self._engine.flush()
@@ -474,7 +475,7 @@ class EpochRun(Iterator[Any]):
         lease = self._scheduler.lease(event.batch)
         if lease is None or lease.attempt != event.attempt:
             return
-        stream = int(lease.indices[0])  # type: ignore[call-overload]
+        stream = stream_of(lease.indices)
         ended = isinstance(event, Ended)
         if ended and isinstance(self._plan, StreamTurns):
             self._plan.end_stream(stream)

@@ -40,8 +40,8 @@ T_co = TypeVar("T_co", covariant=True)
 class DataLoader(TorchDataLoader[T_co]):
     """Loads a dataset in batches, with worker processes that survive, skip, and explain.
 
-    Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and three more:
-    `seed`, `on_error` and `max_skipped`.
+    Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and four more:
+    `seed`, `on_error`, `max_skipped` and `snapshot_every_n_steps`.
 
     Args:
         dataset: map-style or iterable.
@@ -78,8 +78,8 @@ class DataLoader(TorchDataLoader[T_co]):
             fraction of a stream without `__len__` is one of the samples read so far, or of 1000
             where they are fewer.
         snapshot_every_n_steps: of how many batches one has the state of a sampler or an iterable
-            dataset with a `state_dict` of its own kept. What lies behind it is read again, and
-            passed by, where `load_state_dict` goes on between two.
+            dataset with a `state_dict` of its own kept; None means 1. What lies behind it is read
+            again, and passed by, where `load_state_dict` goes on between two.
 
     Raises:
         OptionError: an argument cannot be used as given; it is a `ValueError`.
@@ -261,20 +261,19 @@ class DataLoader(TorchDataLoader[T_co]):
         """A copy begins with its own workers and an account of its own, at the same epoch."""
         return {
             **self.__dict__,
-            "_next_epoch": self._checkpoint.epoch,
             "_engine": None,
             "_run": None,
             "_renewed": None,
             "_recorder": None,
             "_skipped": [],
-            "_checkpoint": None,
+            "_checkpoint": self._checkpoint.copied(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        epoch = state.pop("_next_epoch")
+        copied = state.pop("_checkpoint")
         self.__dict__.update(state)
         self._checkpoint = self._make_checkpoint()
-        self._checkpoint.epoch = epoch
+        self._checkpoint.take_over(copied)
 
     # How an epoch is put together.
 
@@ -290,8 +289,9 @@ class DataLoader(TorchDataLoader[T_co]):
                 if isinstance(self.sampler, SeededShuffle):
                     self.sampler.set_epoch(memory.epoch)
                 seed = self._next_seed()
+            with memory.order() as lent:
                 plan, donors, planned = self._make_plan(progress)
-                if memory.lends and isinstance(plan, GivenBatches):
+                if lent and isinstance(plan, GivenBatches):
                     plan.look_ahead()
             engine, release = self._get_engine(seed, self._make_job(asks=donors is not None))
         except BaseException:
@@ -312,7 +312,7 @@ class DataLoader(TorchDataLoader[T_co]):
                 engine,
                 plan,
                 settings,
-                workers=self.num_workers,
+                workers=self._seats,
                 donors=donors,
                 release=release,
                 began=began,
@@ -363,6 +363,8 @@ class DataLoader(TorchDataLoader[T_co]):
                 donated=progress.donated,
                 seats=seats,
             )
+            # It has the whole order at once.
+            progress.started = True
             return refilling, refilling, refilling.planned
         done = self._checkpoint.resume_sampler()
         given = GivenBatches(
@@ -431,7 +433,9 @@ class DataLoader(TorchDataLoader[T_co]):
             # A program may have told `default_collate` what to do with None.
             none_is_error=mode != "raise" or (default and type(None) not in default_collate_fn_map),
             own_randomness=self.worker_init_fn is None or not self.num_workers,
-            snapshot_every=self.snapshot_every_n_steps,
+            # What a map-style dataset was asked for is not asked for again, so that nothing would
+            # bring an older state up to date.
+            snapshot_every=self.snapshot_every_n_steps if self._is_stream else 1,
         )
 
     def _get_engine(self, seed: int, job: Job) -> tuple[Engine, Callable[[], None]]:

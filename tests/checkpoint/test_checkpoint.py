@@ -17,6 +17,7 @@ from torch.utils.data import (
     RandomSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    get_worker_info,
 )
 
 import penstock
@@ -448,6 +449,47 @@ def test_a_copy_of_a_loader_begins_at_the_same_epoch():
     assert plain(copy.deepcopy(loader)) == epochs[1]
 
 
+def test_a_copy_of_a_loader_that_a_state_was_loaded_into_takes_it_up_too():
+    _, epoch, _ = undisturbed(seeded, 0)
+    loader = seeded(0)
+    loader.load_state_dict(state_at(seeded, 0, 5))
+    assert plain(copy.deepcopy(loader)) == plain(loader) == epoch[5:]
+
+
+def test_workers_that_cannot_be_started_leave_the_epoch_to_be_begun():
+    dataset = Dice()
+    dataset.lines = (line for line in "abc")  # type: ignore[attr-defined]
+    settings = {"shuffle": True, "seed": 1, "multiprocessing_context": "spawn"}
+    loader = loader_of(dataset, 1, **settings)
+    with pytest.raises(penstock.errors.SerializationError):
+        iter(loader)
+    state = loader.state_dict()
+    assert (state["epoch"], state["position"]) == (0, None)
+    del dataset.lines  # type: ignore[attr-defined]
+    assert plain(loader) == plain(loader_of(Dice(), 0, shuffle=True, seed=1))
+
+
+def note_worker(number: int) -> None:
+    """As programs split a stream: through what the worker is told."""
+    get_worker_info().dataset.noted = number  # type: ignore[union-attr]
+
+
+def test_a_stream_without_workers_goes_on_in_one_that_is_told_of_none():
+    def make(workers: int) -> Loader:
+        return loader_of(Stream(), workers, worker_init_fn=note_worker)
+
+    _, epoch, after = undisturbed(make, 0)
+    assert resumed(make, 2, state_at(make, 0, 5)) == [epoch[5:], after]
+
+
+def test_a_map_style_dataset_has_its_last_state_however_few_snapshots_are_kept():
+    def make(workers: int) -> Loader:
+        return loader_of(CountedDataset(), workers, snapshot_every_n_steps=5)
+
+    _, epoch, _ = undisturbed(make, 0)
+    assert resumed(make, 0, state_at(make, 0, 4))[0] == epoch[4:]
+
+
 # The epoch that datasets and samplers are told of.
 
 
@@ -482,6 +524,23 @@ def test_another_epoch_than_that_of_the_state_begins_at_its_beginning():
     assert plain(loader) == plain(fresh)
 
 
+def test_an_epoch_that_is_chosen_after_loading_is_in_the_next_state():
+    def make() -> Loader:
+        dataset = Dice()
+        sampler = DistributedSampler(dataset, num_replicas=2, rank=1, seed=4)
+        return loader_of(dataset, 0, sampler=sampler, seed=3)
+
+    first = make()
+    first.set_epoch(2)
+    list(first)
+    second, third, fresh = make(), make(), make()
+    second.load_state_dict(first.state_dict())
+    second.set_epoch(5)
+    third.load_state_dict(second.state_dict())
+    fresh.set_epoch(5)
+    assert plain(third) == plain(second) == plain(fresh)
+
+
 def test_the_epoch_of_the_state_may_be_set_again():
     _, epoch, _ = undisturbed(seeded, 0)
     loader = seeded(0)
@@ -498,7 +557,7 @@ def test_a_state_of_another_loader_is_refused_with_both_values():
     others = [
         (loader_of(Dice(39), 0, shuffle=True), "dataset length 40.*39"),
         (loader_of(Dice(), 0, shuffle=True, batch_size=3), "batch_size 2.*3"),
-        (loader_of(Dice(), 0), "sampler 'RandomSampler'.*'SequentialSampler'"),
+        (loader_of(Dice(), 0), "sampler .* 'RandomSampler'.*'SequentialSampler'"),
         (loader_of(Dice(), 0, shuffle=True, drop_last=True), "drop_last False.*True"),
         (loader_of(Dice(), 0, sampler=RandomSampler(Dice(), num_samples=9)), "in an epoch 40.*9"),
         (loader_of(Stream(), 0), "kind of dataset 'map'.*'iterable'"),
@@ -519,9 +578,30 @@ def test_what_is_no_state_is_refused():
         loader.load_state_dict({"weight": 1})
     with pytest.raises(StateError, match="version 99"):
         loader.load_state_dict({**loader.state_dict(), "penstock": 99})
-    torchdatas = {"_snapshot": {}, "_iterator_finished": False, "_steps_since_snapshot": 0}
     with pytest.raises(StateError, match="StatefulDataLoader"):
-        loader.load_state_dict(torchdatas)
+        loader.load_state_dict({"_iterator_finished": False, "_num_yielded": 3})
+
+
+@pytest.mark.parametrize("make", [shuffled, streamed])
+def test_a_damaged_state_is_refused_whatever_is_missing(make):
+    state = state_at(make, 0, 3)
+    places: list[tuple[str, ...]] = [(key,) for key in state if key != "penstock"]
+    places += [("position", key) for key in state["position"]]
+    places += [("position", "origin", key) for key in state["position"]["origin"]]
+    places += [("random", key) for key in state["random"]]
+    for *path, key in places:
+        damaged = copy.deepcopy(state)
+        inner = damaged
+        for step in path:
+            inner = inner[step]
+        del inner[key]
+        with pytest.raises(StateError, match=f"damaged: '{key}' is missing"):
+            make(0).load_state_dict(damaged)
+    state["position"]["progress"]["nonsense"] = 1
+    with pytest.raises(StateError, match="damaged, in its progress"):
+        make(0).load_state_dict(state)
+    with pytest.raises(StateError, match="'random' is of type NoneType"):
+        make(0).load_state_dict({**state, "random": None})
 
 
 def test_a_refused_state_changes_nothing():

@@ -34,6 +34,7 @@ def sources(*samplers: object, generator: torch.Generator | None = None, draws: 
         (sources(RandomSampler(range(3)), draws=False), ["torch"]),
         (sources(BatchSampler(RandomSampler(range(3)), 2, False), draws=False), ["torch"]),
         (sources(RandomSampler(range(3)), generator=torch.Generator()), ["torch"]),
+        (sources(WeightedRandomSampler([1.0], 1), draws=False), ["torch"]),
         (sources(PythonShuffle(), generator=torch.Generator()), ["torch", "python", "numpy"]),
         (sources([[1, 2]], generator=torch.Generator()), ["torch", "python", "numpy"]),
     ],
@@ -50,6 +51,14 @@ def test_generators_of_the_loader_and_of_samplers_are_put_back():
     expected = torch.rand(2, generator=own).tolist(), list(sampler)
     found.restore_own(state)
     assert (torch.rand(2, generator=own).tolist(), list(sampler)) == expected
+
+
+def test_a_generator_of_the_dataset_is_not_the_orders():
+    class Drawn(list[int]):
+        def __init__(self) -> None:
+            self.generator = torch.Generator()
+
+    assert sources(SequentialSampler(Drawn())).capture()["own"] == []
 
 
 def test_a_generator_that_two_share_is_one():

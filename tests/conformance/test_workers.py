@@ -163,9 +163,7 @@ def seed_nothing(worker: int) -> None:
     pass
 
 
-def test_with_a_worker_init_fn_each_worker_makes_every_nth_batch(
-    loader_class: Any,
-) -> None:
+def test_with_a_worker_init_fn_each_worker_makes_every_nth_batch(loader_class: Any) -> None:
     """So its random numbers are the same in each run, however busy the others are."""
     goes_on, made = multiprocessing.Event(), multiprocessing.Value("i", 0)
 
@@ -175,7 +173,8 @@ def test_with_a_worker_init_fn_each_worker_makes_every_nth_batch(
         made.value += index in (1, 3)
         return tell_seat(index)
 
-    loader = loader_class(Calls(wait_at_two), num_workers=2, worker_init_fn=seed_nothing)
+    settings = {"worker_init_fn": seed_nothing, "multiprocessing_context": "fork"}
+    loader = loader_class(Calls(wait_at_two), num_workers=2, **settings)
     batches = iter(loader)
     # The second worker is free then, and the first one is not.
     wait_until(lambda: made.value == 2)
@@ -323,7 +322,8 @@ def test_a_worker_may_have_children_of_its_own(loader_class: Any) -> None:
 
 
 def test_a_workers_process_is_a_child_that_is_gone_after_the_epoch(loader_class: Any) -> None:
-    loader = loader_class(Calls(lambda index: os.getppid()), num_workers=1)
+    calls = Calls(lambda index: os.getppid())
+    loader = loader_class(calls, num_workers=1, multiprocessing_context="fork")
     before = multiprocessing.active_children()
     assert set(flat(loader)) == {os.getpid()}
     assert multiprocessing.active_children() == before

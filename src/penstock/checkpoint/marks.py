@@ -49,9 +49,10 @@ class Marks:
         """Passes by what holds nothing: in order, what lies before a batch; None: all of it."""
         if not self._emptied:
             return
-        everything = before is None or not self._in_order
-        passed = [batch for batch in self._emptied if everything or batch < (before or 0)]
-        self._emptied = [batch for batch in self._emptied if batch not in passed]
+        passed, self._emptied = self._emptied, []
+        if before is not None and self._in_order:
+            self._emptied = [batch for batch in passed if batch > before]
+            passed = [batch for batch in passed if batch < before]
         for batch in sorted(passed):
             self.hand_over(batch)
 

@@ -37,8 +37,6 @@ class Checkpoint:
         drawn: the seed that was drawn last, and how many epochs have been derived from it since.
         redraws: see above; a loaded state brings that of the loader that wrote it.
         streams: likewise.
-        lends: whether, while an epoch begins, the program's generators are lent states, so that
-            all has to be drawn before that is over.
     """
 
     def __init__(self, dataset: Any, *, draws: bool, redraws: bool, streams: int | None) -> None:
@@ -50,17 +48,19 @@ class Checkpoint:
         self.drawn: tuple[int, int] | None = None
         self.redraws = redraws
         self.streams = streams
-        self.lends = False
         self._samplers: list[Any] = []
         self._sampler: Any = None
         self._sources = RandomSources([], None, draws=False)
         self._origin: dict[str, Any] = {}
-        # A state that was loaded and is taken up by the next epoch, and one that has been.
+        # A state that was loaded and is taken up by the next epoch.
         self._loaded: dict[str, Any] | None = None
-        self._taken_up: dict[str, Any] | None = None
+        # What there was before an epoch was begun, should it come to nothing.
+        self._before: Any = None
         # The program's generators as this loader goes on with them, where the program itself did
         # not put them back; None: as they are.
         self._programs: dict[str, Any] | None = None
+        # What they are lent while an epoch begins.
+        self._lent: dict[str, Any] = {}
 
     def look_at(self, samplers: list[Any], generator: torch.Generator | None) -> None:
         """Notes what the order is drawn from, which a program may change at any time.
@@ -81,33 +81,55 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Progress]:
-        """For the time in which an epoch's seed and order are drawn.
+        """For the time in which an epoch's seed is drawn; `order` comes next.
 
         Gives how far the epoch has come already; the batches up to there are to be passed by.
         """
+        programs = None if self._programs is None else dict(self._programs)
+        before = (self._loaded, self.epoch, self.drawn, self.progress, self._origin, programs)
+        self._before = before
         loaded, self._loaded = self._loaded, None
-        self._taken_up = loaded
         progress = Progress()
-        programs = self._programs
+        lent = self._programs
         if loaded is not None:
             position = loaded["position"]
             start = loaded if position is None else position["origin"]
-            programs = self._go_back(start)
+            lent = self._go_back(start)
             if position is not None:
                 progress = Progress.from_state(position["progress"])
                 self._programs = self._unless_equal(loaded["random"]["program"])
             else:
-                programs = self._programs = self._unless_equal(programs)
-        self.lends = bool(programs)
-        with self._sources.programs_as(programs or {}):
+                lent = self._programs = self._unless_equal(lent)
+        with self._sources.programs_as(lent or {}):
             self._origin = self._now()
             self.progress = progress
             yield progress
+        # A state may be of the moment between: without workers, the sampler draws only when it
+        # is asked for its first batch, and then from what the program has left.
+        late = loaded is not None and loaded["position"] is not None and not progress.started
+        self._lent = (self._programs if late else lent) or {}
+
+    @contextlib.contextmanager
+    def order(self) -> Iterator[bool]:
+        """For the time in which its order is drawn.
+
+        Gives whether the program's generators are lent states for that time, so that all has to
+        be drawn in it.
+        """
+        with self._sources.programs_as(self._lent):
+            yield bool(self._lent)
         self.epoch += 1
 
     def undo(self) -> None:
-        """The epoch could not be begun: a state that it took up is still to be taken up."""
-        self._loaded = self._taken_up
+        """The epoch could not be begun: it is still to be begun, as if nobody had tried."""
+        (
+            self._loaded,
+            self.epoch,
+            self.drawn,
+            self.progress,
+            self._origin,
+            self._programs,
+        ) = self._before
 
     def _go_back(self, start: dict[str, Any]) -> dict[str, Any]:
         self.epoch = start["epoch"]
@@ -173,6 +195,14 @@ class Checkpoint:
         self.tell(start["told"])
         tell_epoch(self._sampler, start["sampler"].get("epoch"))
 
+    def copied(self) -> dict[str, Any]:
+        """What a copy of the loader has of this; `take_over` reads it."""
+        return {"epoch": self.epoch, "told": self.told, "_loaded": copy.deepcopy(self._loaded)}
+
+    def take_over(self, copied: dict[str, Any]) -> None:
+        """Begins where the original was."""
+        self.__dict__.update(copied)
+
     def tell(self, number: int | None) -> None:
         """Tells samplers and dataset the number of the epoch that is to come."""
         self.told = number
@@ -189,11 +219,11 @@ class Checkpoint:
         left: int | None = None
         if self._loaded is not None:
             position = self._loaded["position"]
-            if position is None:
-                self._loaded["epoch"] = epoch
-            elif position["origin"]["epoch"] != epoch:
-                left = int(position["origin"]["epoch"])
-                self._loaded.update(position=None, epoch=epoch)
+            if position is None or position["origin"]["epoch"] != epoch:
+                left = None if position is None else int(position["origin"]["epoch"])
+                self._loaded.update(position=None, epoch=epoch, told=epoch)
+                if "epoch" in self._loaded["sampler"]:
+                    self._loaded["sampler"]["epoch"] = epoch
         self.epoch = epoch
         self.tell(epoch)
         return left

@@ -71,6 +71,7 @@ class Progress:
     Attributes:
         passed: batches 0 to `passed - 1` were handed over, or turned out to hold nothing.
         beyond: batches behind those, out of order, of which the same is true.
+        started: whether the sampler was asked for a batch.
         finished: whether the loop was told that there are no more.
         skipped: samples that were left out.
         read: samples that were handed over or left out.
@@ -85,6 +86,7 @@ class Progress:
 
     passed: int = 0
     beyond: set[int] = field(default_factory=set)
+    started: bool = False
     finished: bool = False
     skipped: int = 0
     read: int = 0

@@ -83,7 +83,7 @@ class RandomSources:
             return None
         return (
             f"it holds the states of {len(state['own'])} generators, and this loader and its "
-            f"samplers draw from {len(self._own)}; give generator= as it was given then"
+            f"samplers draw from {len(self._own)}; give generator=, or leave it out, as it was then"
         )
 
     def restore_own(self, state: State) -> None:
@@ -117,7 +117,10 @@ def _with_inner(samplers: Iterable[object]) -> Iterator[object]:
         waiting += [
             inner
             for inner in _attributes(sampler)
-            if hasattr(type(inner), "__iter__") and hasattr(inner, "__dict__")
+            # Not the dataset, nor a tensor of weights, which samplers hold as well.
+            if hasattr(type(inner), "__iter__")
+            and hasattr(inner, "__dict__")
+            and not hasattr(type(inner), "__getitem__")
         ]
 
 

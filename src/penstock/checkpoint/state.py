@@ -6,13 +6,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from penstock.checkpoint.progress import Progress
 from penstock.errors import StateError
 
 # Goes up when an older Penstock could no longer make sense of what is written.
 VERSION = 1
 
-# Keys of a state of torchdata's StatefulDataLoader, documented by its tests and saved files.
-_TORCHDATA_KEYS = frozenset({"_snapshot", "_iterator_finished", "_steps_since_snapshot"})
+# In every state of torchdata's StatefulDataLoader, with workers and without.
+_TORCHDATA_KEY = "_iterator_finished"
+
+# What a state has, and what the beginning of an epoch under way has of it.
+_BEGINNING: dict[str, type | tuple[type, ...]] = {
+    "epoch": int,
+    "told": (int, type(None)),
+    "drawn": (list, type(None)),
+    "redraws": bool,
+    "streams": (int, type(None)),
+    "random": Mapping,
+    "sampler": Mapping,
+    "dataset": object,
+}
 
 _NAMES = {
     "kind": "kind of dataset",
@@ -20,8 +33,9 @@ _NAMES = {
     "samples": "number of samples in an epoch",
     "batch_size": "batch_size",
     "drop_last": "drop_last",
-    "sampler": "sampler",
+    # Before the sampler, which follows from it.
     "seed": "seed",
+    "sampler": "sampler (of sampler= or shuffle=)",
 }
 
 
@@ -70,7 +84,7 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
         raise StateError(
             f"a state is a dict, as state_dict() returns it, and {type(state).__name__} was given"
         )
-    if state.keys() >= _TORCHDATA_KEYS:
+    if _TORCHDATA_KEY in state:
         raise StateError(
             "this is a state of torchdata's StatefulDataLoader. It holds where each of its workers "
             "had read ahead to, and not the order of the samples, so Penstock cannot go on from "
@@ -87,6 +101,7 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
             f"this state has version {version!r}, and this Penstock reads version {VERSION}; load "
             "it with the Penstock that wrote it"
         )
+    _check_parts(state, {"loader": Mapping, "position": (Mapping, type(None)), **_BEGINNING})
     saved, own = state["loader"], asdict(identity)
     for key, name in _NAMES.items():
         if saved.get(key) != own[key]:
@@ -94,4 +109,23 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
                 f"this state was saved with {name} {saved.get(key)!r}, and the loader has "
                 f"{own[key]!r}; what is left of the epoch would be other samples"
             )
+    position = state["position"]
+    if position is not None:
+        _check_parts(position, {"origin": Mapping, "progress": Mapping})
+        _check_parts(position["origin"], _BEGINNING)
+        try:
+            Progress.from_state(position["progress"])
+        except (TypeError, KeyError) as error:
+            raise StateError(f"this state is damaged, in its progress: {error}") from error
+    for part in (state, *([position["origin"]] if position else [])):
+        _check_parts(part["random"], {"own": list, "program": Mapping})
     return dict(state)
+
+
+def _check_parts(state: Mapping[str, Any], parts: Mapping[str, type | tuple[type, ...]]) -> None:
+    for key, kind in parts.items():
+        if key not in state:
+            raise StateError(f"this state is damaged: {key!r} is missing")
+        if not isinstance(state[key], kind):
+            found = type(state[key]).__name__
+            raise StateError(f"this state is damaged: {key!r} is of type {found}")

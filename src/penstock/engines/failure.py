@@ -7,6 +7,7 @@ only where a trial here has shown that it arrives.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import traceback
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from penstock.errors import SampleError
+
+_log = logging.getLogger("penstock")
 
 # What lies between a lease and the user's code.
 _OUR_MODULES = frozenset(
@@ -159,7 +162,15 @@ def to_raise(failure: Failure) -> BaseException:
 def end_or_raise(failure: Failure) -> BaseException:
     """As `to_raise`, for a loader's `next()`: a `StopIteration` ends the epoch, as in torch."""
     error = revive(failure)
-    return StopIteration(*error.args) if isinstance(error, StopIteration) else to_raise(failure)
+    if not isinstance(error, StopIteration):
+        return to_raise(failure)
+    # A loop that ends too soon looks like one that is over.
+    _log.warning(
+        "sample %r (%s) raised StopIteration, which ends the epoch there, as in torch",
+        failure.index,
+        failure.source,
+    )
+    return StopIteration(*error.args)
 
 
 def _caught(type_name: str, seat: int | None) -> str:

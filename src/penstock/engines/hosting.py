@@ -9,7 +9,7 @@ numbers, and is told by `get_worker_info` that it is the worker which it was.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +18,13 @@ from torch.utils.data._utils import worker as torch_worker
 
 from penstock.collate import Allocate
 from penstock.engines.job import Job
-from penstock.engines.outcome import Outcome
+from penstock.engines.outcome import Held, Outcome
 from penstock.engines.payload import find_culprit
 from penstock.engines.protocol import StreamStart
 from penstock.engines.randomness import ProcessRandomness, seed_process
 from penstock.engines.streaming import StreamFetcher
 from penstock.errors import SerializationError
+from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
 
 
@@ -56,19 +57,16 @@ class StreamHost:
         self._seat = seat
         self._seed = seed
         self._random = ProcessRandomness()
-        self._streams_of_batches: dict[int, int] = {}
-        numbers = job.streams_of(seat)
-        # A worker with one stream is the worker that the stream belongs to, and a training
-        # process with the one that was always its own lends it nothing.
-        self._lends = job.stream_count > 0 and (seat is None or numbers != [seat])
-        self._hosted = {
-            number: self._host(number, job, allocate) if self._lends else _Hosted(
-                StreamFetcher(job, seat, allocate), None
-            )
-            for number in numbers
-        }  # fmt: skip
+        self._streams_of_held: dict[int, int] = {}
+        # A worker with a stream of its own is what it was, and a training process with the one
+        # that never was a worker's lends it nothing.
+        self._lends = job.stream_count > 0 and (seat is None or not job.owns_stream(seat))
+        self._hosted = {number: self._host(number, allocate) for number in job.streams_of(seat)}
 
-    def _host(self, number: int, job: Job, allocate: Allocate | None) -> _Hosted:
+    def _host(self, number: int, allocate: Allocate | None) -> _Hosted:
+        job = self._job
+        if not self._lends:
+            return _Hosted(StreamFetcher(job, self._seat, allocate), None)
         own = replace(job, dataset=_copied(job.dataset, job.stream_count))
         info = torch_worker.WorkerInfo(
             id=number,
@@ -87,7 +85,7 @@ class StreamHost:
         self, seed: int, starts: Mapping[int, StreamStart], number: int | None = None
     ) -> None:
         """Starts all streams anew, or where they were left; see `Engine.begin_epoch`."""
-        self._streams_of_batches.clear()
+        self._streams_of_held.clear()
         for stream, hosted in self._hosted.items():
             with self._lent(hosted):
                 if self._job.own_randomness and (self._lends or self._seat is not None):
@@ -97,19 +95,26 @@ class StreamHost:
     def fetch(self, lease: Lease) -> Outcome:
         """Makes the next batch of the stream that the lease names."""
         stream = stream_of(lease.indices)
-        self._streams_of_batches[lease.batch] = stream
         hosted = self._hosted[stream]
         with self._lent(hosted):
-            return hosted.fetcher.fetch(lease)
+            outcome = hosted.fetcher.fetch(lease)
+        if isinstance(outcome, Held):
+            self._streams_of_held[lease.batch] = stream
+        return outcome
 
     def amend(self, batch: int, fills: Mapping[int, Fill]) -> Outcome:
         """Goes on with a `Held` batch."""
-        hosted = self._hosted[self._streams_of_batches[batch]]
+        stream = self._streams_of_held.pop(batch)
+        hosted = self._hosted[stream]
         with self._lent(hosted):
-            return hosted.fetcher.amend(batch, fills)
+            outcome = hosted.fetcher.amend(batch, fills)
+        if isinstance(outcome, Held):
+            self._streams_of_held[batch] = stream
+        return outcome
 
     def forget(self, batch: int) -> None:
         """Drops a `Held` batch; its stream goes on behind it."""
+        self._streams_of_held.pop(batch, None)
 
     def pulled(self, stream: int) -> int:
         """Samples taken from a stream."""
@@ -131,11 +136,6 @@ class StreamHost:
             hosted.random = self._random.save()
             self._random.restore(programs)
             torch_worker._worker_info = info
-
-
-def stream_of(indices: Sequence[object]) -> int:
-    """The stream that a lease of an iterable dataset is about."""
-    return int(indices[0])  # type: ignore[call-overload, no-any-return]
 
 
 def _copied(dataset: Any, streams: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.engines.failure import end_or_raise, sample_error
 from penstock.engines.fetch import Fetcher
-from penstock.engines.hosting import StreamHost, stream_of
+from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.protocol import (
@@ -23,6 +23,7 @@ from penstock.engines.protocol import (
     StreamStart,
     Withheld,
 )
+from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
 
 

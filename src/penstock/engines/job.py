@@ -30,8 +30,8 @@ class Job:
         worker_init_fn: called in each worker with its number, once.
         sample_errors: what to do about a bad sample.
         none_is_error: whether a sample None is a bad one.
-        snapshot_every: of how many batches of a stream one has the state of a dataset that can tell
-            it sent along; 0 for none.
+        snapshot_every: of how many batches one has the state of a dataset that can tell it sent
+            along; 0 for none.
         own_randomness: whether each sample has random numbers of its own; if not, a
             worker has one sequence, seeded as torch does.
     """
@@ -69,7 +69,6 @@ class Job:
         every = max(1, self.seats) if seat is not None else 1
         return list(range(seat or 0, max(1, self.stream_count), every))
 
-    @property
-    def told_workers(self) -> int:
-        """The number of workers that the dataset is told of; 0: it is told of none."""
-        return self.stream_count if self.stream else self.seats
+    def owns_stream(self, seat: int) -> bool:
+        """Whether a worker reads the stream that bears its number, and no other."""
+        return self.stream_count > 0 and self.streams_of(seat) == [seat]

@@ -23,7 +23,6 @@ from typing import Any
 
 from penstock.engines.boot import Descriptor, run_worker
 from penstock.engines.failure import Failure, end_or_raise, sample_error, to_raise
-from penstock.engines.hosting import stream_of
 from penstock.engines.job import Job
 from penstock.engines.launch import (
     choose_context,
@@ -48,6 +47,7 @@ from penstock.engines.protocol import (
     Withheld,
 )
 from penstock.errors import ClosedError, SerializationError, WireError
+from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
 from penstock.transport.channel import (

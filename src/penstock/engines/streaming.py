@@ -82,9 +82,6 @@ class StreamFetcher:
                 self._samples.append(fill.value)
         return self._go_on(batch)
 
-    def forget(self, batch: int) -> None:
-        """Drops the `Held` batch; the stream goes on behind it."""
-
     def _go_on(self, batch: int) -> Outcome:
         job = self._job
         wanted = job.batch_size if job.batched else 1

@@ -27,11 +27,12 @@ from torch.utils.data._utils import worker as torch_worker
 from penstock.engines.failure import describe
 from penstock.engines.fetch import Fetcher
 from penstock.engines.heap import keep_freed_memory
-from penstock.engines.hosting import StreamHost, stream_of
+from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.payload import load_payload
 from penstock.engines.randomness import seed_process
+from penstock.plan import stream_of
 from penstock.schedule import Lease
 from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
 from penstock.transport.codec import decode, encode
@@ -102,12 +103,12 @@ def _get_ready(
         if not isinstance(job, Job):
             job = load_payload(job.detach())
         seed_process(seed, seat)
-        if job.told_workers:
+        if job.stream_count:
             torch_worker._worker_info = torch_worker.WorkerInfo(
-                id=seat, num_workers=job.told_workers, seed=seed + seat, dataset=job.dataset
+                id=seat, num_workers=job.stream_count, seed=seed + seat, dataset=job.dataset
             )
         step = "worker_init_fn"
-        if job.worker_init_fn is not None and (not job.stream or job.streams_of(seat) == [seat]):
+        if job.worker_init_fn is not None and (not job.stream or job.owns_stream(seat)):
             job.worker_init_fn(seat)
         worker = _Worker(job, seat, seed, channel, writer)
         # What is here now stays. The garbage collector would visit all of it again and again, and

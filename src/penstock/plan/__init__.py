@@ -13,7 +13,7 @@ batches of sample indices, in order, and for every seed the same ones.
 from penstock.plan.batches import Chunks, GivenBatches, RefillingBatches
 from penstock.plan.order import SeededShuffle
 from penstock.plan.seeds import mix_seeds, sample_seed
-from penstock.plan.streams import StreamTurns
+from penstock.plan.streams import StreamTurns, stream_of
 
 __all__ = [
     "Chunks",
@@ -23,4 +23,5 @@ __all__ = [
     "StreamTurns",
     "mix_seeds",
     "sample_seed",
+    "stream_of",
 ]

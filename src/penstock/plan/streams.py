@@ -39,3 +39,11 @@ class StreamTurns:
     def end_stream(self, stream: int) -> None:
         """Takes no more turns for `stream`."""
         self._live[stream] = False
+
+
+def stream_of(indices: Sequence[object]) -> int:
+    """The stream that a batch of `StreamTurns` is of."""
+    stream = indices[0]
+    if not isinstance(stream, int):
+        raise TypeError(f"{indices!r} does not begin with the number of a stream")
+    return stream
