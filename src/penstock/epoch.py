@@ -187,12 +187,17 @@ class EpochRun(Iterator[Any]):
     def __next__(self) -> Any:
         """The next batch; see `take`. The progress shows it."""
         try:
-            return self.take()
+            batch = self.take()
         except StopIteration:
+            self.progress.add(self.collect_marks())
             self.progress.finished = True
             raise
-        finally:
+        except Exception:
             self.progress.add(self.collect_marks())
+            raise
+        # Not behind Ctrl-C, with which the loop has not been given the batch.
+        self.progress.add(self.collect_marks())
+        return batch
 
     def collect_marks(self) -> list[Mark]:
         """What `take` has handed over, and passed by, since the last call."""
@@ -355,7 +360,7 @@ class EpochRun(Iterator[Any]):
 
     def _handle(self, event: Event) -> None:
         scheduler = self._scheduler
-        if self._is_stream and isinstance(event, Done | Failed | Ended):
+        if self._is_stream and isinstance(event, Done | Failed | Ended | Withheld):
             self._note_stream(event)
         if isinstance(event, Done):
             self.recorder.busy_s += event.busy_s
@@ -470,7 +475,7 @@ class EpochRun(Iterator[Any]):
     def _is_stream(self) -> bool:
         return isinstance(self._plan, StreamTurns)
 
-    def _note_stream(self, event: Done | Failed | Ended) -> None:
+    def _note_stream(self, event: Done | Failed | Ended | Withheld) -> None:
         """Keeps where a stream stands behind a batch, until the batch is handed over."""
         lease = self._scheduler.lease(event.batch)
         if lease is None or lease.attempt != event.attempt:

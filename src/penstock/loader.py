@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    IterableDataset,
+    IterDataPipe,
+    Sampler,
+    default_collate,
+)
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import Dataset, IterableDataset, IterDataPipe, Sampler, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
@@ -85,6 +92,9 @@ class DataLoader(TorchDataLoader[T_co]):
         OptionError: an argument cannot be used as given; it is a `ValueError`.
         ValueError: arguments that torch refuses, with its own text.
     """
+
+    # Whether anybody could ask for a state: `penstock.takeover` has loaders that nobody knows of.
+    _keeps_states = True
 
     def __init__(
         self,
@@ -360,6 +370,7 @@ class DataLoader(TorchDataLoader[T_co]):
                 self.batch_size,
                 drop_last=self.drop_last,
                 first=progress.passed,
+                passed=progress.beyond,
                 donated=progress.donated,
                 seats=seats,
             )
@@ -379,6 +390,14 @@ class DataLoader(TorchDataLoader[T_co]):
         return given, None, planned
 
     @property
+    def _snapshot_every(self) -> int:
+        if not self._keeps_states:
+            return 0
+        # What a map-style dataset was asked for is not asked for again, so that nothing would
+        # bring an older state up to date.
+        return self.snapshot_every_n_steps if self._is_stream else 1
+
+    @property
     def _seats(self) -> int:
         """Workers that have something to do."""
         streams = self._checkpoint.streams
@@ -390,13 +409,19 @@ class DataLoader(TorchDataLoader[T_co]):
             draws=self.seed is None,
             redraws=not self.persistent_workers,
             streams=self.num_workers if self._is_stream else None,
+            keeps=self._keeps_states,
         )
 
     def _memory(self) -> Checkpoint:
         """The loader's memory, with what the order is drawn from now."""
-        parts = [self.batch_sampler, self.sampler, getattr(self.batch_sampler, "sampler", None)]
-        samplers = [part for part in parts if part is not None]
-        self._checkpoint.look_at([] if self._is_stream else samplers, self.generator)
+        samplers = [part for part in (self.batch_sampler, self.sampler) if part is not None]
+        inner = getattr(self.batch_sampler, "sampler", None)
+        # One of another class may have read ahead of what it has given: its sampler's state would
+        # be that of another batch.
+        wrapped = [] if inner is None or type(self.batch_sampler) is not BatchSampler else [inner]
+        self._checkpoint.look_at(
+            [] if self._is_stream else [*samplers, *wrapped], inner, self.generator
+        )
         return self._checkpoint
 
     def _identity(self) -> Identity:
@@ -433,9 +458,7 @@ class DataLoader(TorchDataLoader[T_co]):
             # A program may have told `default_collate` what to do with None.
             none_is_error=mode != "raise" or (default and type(None) not in default_collate_fn_map),
             own_randomness=self.worker_init_fn is None or not self.num_workers,
-            # What a map-style dataset was asked for is not asked for again, so that nothing would
-            # bring an older state up to date.
-            snapshot_every=self.snapshot_every_n_steps if self._is_stream else 1,
+            snapshot_every=self._snapshot_every,
         )
 
     def _get_engine(self, seed: int, job: Job) -> tuple[Engine, Callable[[], None]]:
@@ -446,8 +469,9 @@ class DataLoader(TorchDataLoader[T_co]):
         if self._engine is not None and not self._engine.is_ours:
             # This process was forked since: its parent goes on with these workers.
             self._engine = None
-        if self._engine is not None and self._engine.job.streams != job.streams:
-            # A state was loaded, of an epoch with other streams.
+        if self._engine is not None and self._checkpoint.took_up:
+            # Its copies of the dataset have gone on from where the loaded state is, and the
+            # streams may be others.
             self._engine.close()
             self._engine = None
         if self._engine is not None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.checkpoint import Mark, Marks, Progress, StreamMark, StreamProgress
+from penstock.checkpoint.own_state import pack, unpack
 
 
 def test_batches_in_order_move_the_frontier():
@@ -28,18 +29,20 @@ def test_out_of_order_the_frontier_waits_for_the_first_that_is_missing(order, co
 
 def test_a_sampler_state_counts_once_all_before_it_has_been_handed_over():
     progress = Progress()
-    progress.add([Mark(1, sampler="behind 1")])
+    progress.add([Mark(1, sampler=b"behind 1")])
     assert (progress.sampler, progress.sampler_at) == (None, 0)
-    progress.add([Mark(0, sampler="behind 0")])
-    assert (progress.sampler, progress.sampler_at) == ("behind 1", 2)
+    progress.add([Mark(0, sampler=b"behind 0")])
+    assert (progress.sampler, progress.sampler_at) == (b"behind 1", 2)
 
 
 def test_a_stream_keeps_its_last_snapshot_and_where_that_was():
     progress = Progress(streams=[StreamProgress(), StreamProgress()])
-    progress.add([Mark(0, stream=StreamMark(0, 3, snapshot="s")), Mark(1, stream=StreamMark(1, 2))])
+    progress.add(
+        [Mark(0, stream=StreamMark(0, 3, snapshot=b"s")), Mark(1, stream=StreamMark(1, 2))]
+    )
     assert progress.turn == 0
     progress.add([Mark(2, stream=StreamMark(0, 6))])
-    assert progress.streams[0] == StreamProgress(pulled=6, snapshot="s", snapshot_at=3)
+    assert progress.streams[0] == StreamProgress(pulled=6, snapshot=b"s", snapshot_at=3)
     assert progress.streams[1] == StreamProgress(pulled=2)
     assert progress.turn == 1
 
@@ -52,18 +55,19 @@ def test_a_stream_that_has_ended_stays_so():
 
 def test_the_last_state_of_each_copy_is_kept():
     progress = Progress()
-    progress.add([Mark(0, copy=(2, "a")), Mark(1, copy=(0, "b")), Mark(2, copy=(2, "c"))])
-    assert progress.copies == ["b", None, "c"]
+    progress.add([Mark(0, copy=(2, b"a")), Mark(1, copy=(0, b"b")), Mark(2, copy=(2, b"c"))])
+    assert progress.copies == [b"b", None, b"c"]
 
 
 def test_it_survives_json():
-    progress = Progress(streams=[StreamProgress(4, snapshot={"at": 1}, snapshot_at=2)])
-    progress.add([Mark(0, donated=[9]), Mark(3), Mark(5, sampler=1)])
+    stream = StreamProgress(4, snapshot=pack({"at": 1}), snapshot_at=2)
+    progress = Progress(streams=[stream])
+    progress.add([Mark(0, donated=[9], sampler=pack([1])), Mark(3), Mark(5)])
     state = json.loads(json.dumps(progress.to_state()))
     again = Progress.from_state(state)
     assert again.to_state() == progress.to_state()
     assert again.beyond == {3, 5}
-    assert again.streams[0].snapshot == {"at": 1}
+    assert (unpack(again.streams[0].snapshot), unpack(again.sampler)) == ({"at": 1}, [1])
 
 
 # Marks.
@@ -95,12 +99,12 @@ def test_a_mark_holds_what_was_noted_for_its_batch():
     marks.note_skip(1)
     marks.note_skip(2)
     marks.note_stream(1, StreamMark(0, 5))
-    marks.note_snapshot(1, 0, {"dataset": "of a stream"})
-    marks.note_snapshot(2, 3, {"dataset": "of a copy"})
-    marks.hand_over(1, read=4, donated=(8,), sampler="s")
+    marks.note_snapshot(1, 0, b"of a stream")
+    marks.note_snapshot(2, 3, b"of a copy")
+    marks.hand_over(1, read=4, donated=(8,), sampler=b"s")
     marks.hand_over(2)
     first, second = marks.collect()
-    stream = StreamMark(0, 5, snapshot={"dataset": "of a stream"})
-    assert first == Mark(1, skipped=2, read=4, donated=(8,), stream=stream, sampler="s")
-    assert second == Mark(2, skipped=1, copy=(3, "of a copy"))
+    stream = StreamMark(0, 5, snapshot=b"of a stream")
+    assert first == Mark(1, skipped=2, read=4, donated=(8,), stream=stream, sampler=b"s")
+    assert second == Mark(2, skipped=1, copy=(3, b"of a copy"))
     assert marks.collect() == []

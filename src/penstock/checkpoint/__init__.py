@@ -12,7 +12,7 @@ Nothing here starts, reads or waits for anything.
 
 from penstock.checkpoint.marks import Marks
 from penstock.checkpoint.memory import Checkpoint
-from penstock.checkpoint.own_state import Snapshots, has_state, tell_epoch
+from penstock.checkpoint.own_state import Snapshots, has_state, tell_epoch, unpack
 from penstock.checkpoint.progress import Mark, Progress, StreamMark, StreamProgress
 from penstock.checkpoint.randomness import RandomSources
 from penstock.checkpoint.state import Identity, check_state, make_state
@@ -31,4 +31,5 @@ __all__ = [
     "has_state",
     "make_state",
     "tell_epoch",
+    "unpack",
 ]

@@ -33,13 +33,13 @@ class Marks:
         """This is where its stream stands behind a batch."""
         self._streams[batch] = mark
 
-    def note_snapshot(self, batch: int, seat: int, snapshot: Any) -> None:
-        """This is the state of the dataset, or of a seat's copy of it, behind a batch."""
+    def note_snapshot(self, batch: int, seat: int, snapshot: bytes) -> None:
+        """This is the state of the dataset, or of a seat's copy of it, behind a batch, packed."""
         mark = self._streams.get(batch)
         if mark is not None:
             self._streams[batch] = replace(mark, snapshot=snapshot)
         else:
-            self._copies[batch] = seat, snapshot["dataset"]
+            self._copies[batch] = seat, snapshot
 
     def note_emptied(self, batches: Iterable[int]) -> None:
         """These have turned out to hold nothing."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from penstock.checkpoint.own_state import has_state, tell_epoch
+from penstock.checkpoint.own_state import has_state, pack, tell_epoch, unpack
 from penstock.checkpoint.progress import Progress
 from penstock.checkpoint.randomness import RandomSources
 from penstock.checkpoint.state import Identity, check_state, make_state
@@ -29,6 +29,7 @@ class Checkpoint:
         draws: whether the loader draws a seed for each epoch.
         redraws: whether it draws another for each, or one for all.
         streams: how many workers read an iterable dataset; None for a map-style one.
+        keeps: whether samplers and datasets are asked for states of their own.
 
     Attributes:
         progress: how far the epoch under way has come; None before the first.
@@ -37,9 +38,18 @@ class Checkpoint:
         drawn: the seed that was drawn last, and how many epochs have been derived from it since.
         redraws: see above; a loaded state brings that of the loader that wrote it.
         streams: likewise.
+        took_up: whether the epoch that was begun last took up a loaded state.
     """
 
-    def __init__(self, dataset: Any, *, draws: bool, redraws: bool, streams: int | None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        draws: bool,
+        redraws: bool,
+        streams: int | None,
+        keeps: bool = True,
+    ) -> None:
         self._dataset = dataset
         self._draws = draws
         self.progress: Progress | None = None
@@ -48,6 +58,8 @@ class Checkpoint:
         self.drawn: tuple[int, int] | None = None
         self.redraws = redraws
         self.streams = streams
+        self.took_up = False
+        self._keeps = keeps
         self._samplers: list[Any] = []
         self._sampler: Any = None
         self._sources = RandomSources([], None, draws=False)
@@ -62,20 +74,25 @@ class Checkpoint:
         # What they are lent while an epoch begins.
         self._lent: dict[str, Any] = {}
 
-    def look_at(self, samplers: list[Any], generator: torch.Generator | None) -> None:
+    def look_at(self, samplers: list[Any], inner: Any, generator: torch.Generator | None) -> None:
         """Notes what the order is drawn from, which a program may change at any time.
 
         Args:
             samplers: what gives the batches, or the order; they may draw random numbers, have
                 `state_dict` and `load_state_dict`, or an `epoch` with `set_epoch`.
+            inner: what the batch sampler holds as its sampler, or None.
             generator: the loader's, or None.
         """
-        self._samplers = samplers
+        self._samplers = (
+            samplers
+            if inner is None or any(inner is part for part in samplers)
+            else [*samplers, inner]
+        )
         self._sampler = next(
             (part for part in samplers if has_state(part)),
             next((part for part in samplers if hasattr(part, "set_epoch")), None),
         )
-        self._sources = RandomSources(samplers, generator, draws=self._draws)
+        self._sources = RandomSources(self._samplers, generator, draws=self._draws)
 
     # An epoch begins.
 
@@ -89,12 +106,13 @@ class Checkpoint:
         before = (self._loaded, self.epoch, self.drawn, self.progress, self._origin, programs)
         self._before = before
         loaded, self._loaded = self._loaded, None
+        self.took_up = loaded is not None
         progress = Progress()
         lent = self._programs
         if loaded is not None:
             position = loaded["position"]
             start = loaded if position is None else position["origin"]
-            lent = self._go_back(start)
+            lent = self._go_back(start, loaded)
             if position is not None:
                 progress = Progress.from_state(position["progress"])
                 self._programs = self._unless_equal(loaded["random"]["program"])
@@ -131,12 +149,13 @@ class Checkpoint:
             self._programs,
         ) = self._before
 
-    def _go_back(self, start: dict[str, Any]) -> dict[str, Any]:
+    def _go_back(self, start: dict[str, Any], loaded: dict[str, Any]) -> dict[str, Any]:
         self.epoch = start["epoch"]
         self.drawn = None if start["drawn"] is None else tuple(start["drawn"])
         self.redraws = start["redraws"]
         self.streams = start["streams"]
-        self._sources.restore_own(start["random"])
+        if start is not loaded:
+            self._sources.restore_own(start["random"])
         self._restore_sampler(start["sampler"])
         if start["dataset"] is not None and has_state(self._dataset):
             self._dataset.load_state_dict(copy.deepcopy(start["dataset"]))
@@ -150,7 +169,7 @@ class Checkpoint:
     def snapshot(self) -> Callable[[], Any] | None:
         """Tells the state of a sampler that can tell it."""
         sampler = self._sampler
-        return sampler.state_dict if has_state(sampler) else None
+        return (lambda: pack(sampler.state_dict())) if self._keeps and has_state(sampler) else None
 
     def resume_sampler(self) -> int:
         """Puts a sampler that has a state of its own back to the batch that it kept one for last.
@@ -161,7 +180,7 @@ class Checkpoint:
         progress = self.progress
         if progress is None or progress.sampler is None:
             return 0
-        self._restore_sampler({"state": progress.sampler})
+        self._restore_sampler({"state": unpack(progress.sampler)})
         return progress.sampler_at
 
     # Its state.
@@ -189,6 +208,9 @@ class Checkpoint:
         if reason is not None:
             raise StateError(f"this state does not fit: {reason}")
         self._loaded = copy.deepcopy(checked)
+        # Now, and not when the epoch begins: another loader may share a generator, and draw from
+        # it until then.
+        self._sources.restore_own(checked["random"])
         position = checked["position"]
         start = checked if position is None else position["origin"]
         self.epoch = start["epoch"]
@@ -237,14 +259,22 @@ class Checkpoint:
             "streams": self.streams,
             "random": self._sources.capture(),
             "sampler": self._capture_sampler(),
-            "dataset": self._dataset.state_dict() if has_state(self._dataset) else None,
+            "dataset": self._capture_dataset(),
         }
+
+    def _capture_dataset(self) -> Any:
+        if not self._keeps or not has_state(self._dataset):
+            return None
+        # Some can tell only while they are iterated: then there is nothing to keep in between.
+        with contextlib.suppress(Exception):
+            return copy.deepcopy(self._dataset.state_dict())
+        return None
 
     def _capture_sampler(self) -> dict[str, Any]:
         sampler = self._sampler
         kept: dict[str, Any] = {}
-        if has_state(sampler):
-            kept["state"] = sampler.state_dict()
+        if self._keeps and has_state(sampler):
+            kept["state"] = copy.deepcopy(sampler.state_dict())
         elif hasattr(sampler, "set_epoch") and isinstance(getattr(sampler, "epoch", None), int):
             kept["epoch"] = sampler.epoch
         return kept

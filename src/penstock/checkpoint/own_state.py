@@ -6,7 +6,10 @@ call such methods; a dataset has them or not.
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
+
+import cloudpickle
 
 
 def has_state(thing: object) -> bool:
@@ -14,6 +17,23 @@ def has_state(thing: object) -> bool:
     return callable(getattr(thing, "state_dict", None)) and callable(
         getattr(thing, "load_state_dict", None)
     )
+
+
+def pack(state: Any) -> bytes:
+    """A state as it is now.
+
+    What was returned may be its owner's own, and change, or be a part of the batch that it
+    travels with.
+    """
+    try:
+        return pickle.dumps(state, 5)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return bytes(cloudpickle.dumps(state))
+
+
+def unpack(packed: bytes | None) -> Any:
+    """What `pack` was given; None stays None."""
+    return None if packed is None else pickle.loads(packed)
 
 
 def tell_epoch(thing: Any, number: int | None) -> None:
@@ -41,8 +61,8 @@ class Snapshots:
         """Counts from the beginning."""
         self._made = 0
 
-    def take(self, iterator: object = None) -> dict[str, Any] | None:
-        """The state behind a batch that was made; None if there is none, or none is due.
+    def take(self, iterator: object = None) -> bytes | None:
+        """The state behind a batch that was made, packed; None if there is none, or none is due.
 
         Args:
             iterator: what reads the dataset; it may have a state of its own.
@@ -55,4 +75,4 @@ class Snapshots:
             state["dataset"] = self._dataset.state_dict()
         if iterator is not self._dataset and has_state(iterator):
             state["iterator"] = iterator.state_dict()  # type: ignore[attr-defined]
-        return state or None
+        return pack(state) if state else None

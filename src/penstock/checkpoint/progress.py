@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from penstock.checkpoint.own_state import pack, unpack
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class StreamMark:
     """Where a stream stands behind one of its batches.
 
@@ -15,16 +17,16 @@ class StreamMark:
         stream: its number.
         pulled: samples taken from it so far, bad ones among them.
         ended: whether it has no more.
-        snapshot: what the dataset's own `state_dict` returned at this place, or None.
+        snapshot: what the dataset's own `state_dict` returned at this place, packed, or None.
     """
 
     stream: int
     pulled: int
     ended: bool = False
-    snapshot: Any = None
+    snapshot: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mark:
     """What one batch adds to the progress of its epoch.
 
@@ -34,8 +36,9 @@ class Mark:
         read: samples in it, and those left out.
         donated: places in the order whose samples it took for those that were skipped.
         stream: where its stream stands, if it is of one.
-        sampler: what the sampler's own `state_dict` returned behind it, or None.
-        copy: whose copy of a map-style dataset made it, and what its `state_dict` returned then.
+        sampler: what the sampler's own `state_dict` returned behind it, packed, or None.
+        copy: whose copy of a map-style dataset made it, and what its `state_dict` returned then,
+            packed.
     """
 
     batch: int
@@ -43,8 +46,8 @@ class Mark:
     read: int = 0
     donated: Sequence[int] = ()
     stream: StreamMark | None = None
-    sampler: Any = None
-    copy: tuple[int, Any] | None = None
+    sampler: bytes | None = None
+    copy: tuple[int, bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ class StreamProgress:
 
     pulled: int = 0
     ended: bool = False
-    snapshot: Any = None
+    snapshot: bytes | None = None
     snapshot_at: int = 0
 
 
@@ -93,7 +96,7 @@ class Progress:
     donated: list[int] = field(default_factory=list)
     streams: list[StreamProgress] = field(default_factory=list)
     turn: int = 0
-    sampler: Any = None
+    sampler: bytes | None = None
     sampler_at: int = 0
     copies: list[Any] = field(default_factory=list)
     # Of batches behind one that is still to come.
@@ -130,13 +133,41 @@ class Progress:
         self.turn = (mark.stream + 1) % len(self.streams)
 
     def to_state(self) -> dict[str, Any]:
-        """As plain data; `from_state` reads it."""
-        state = {**asdict(self), "beyond": sorted(self.beyond)}
-        del state["_samplers"]
+        """As plain data, but for what datasets and samplers returned; `from_state` reads it."""
+        state = _shallow(self)
+        state["beyond"] = sorted(self.beyond)
+        state["donated"] = list(self.donated)
+        state["streams"] = [
+            {**_shallow(each), "snapshot": unpack(each.snapshot)} for each in self.streams
+        ]
+        state["sampler"] = unpack(self.sampler)
+        state["copies"] = [unpack(each) for each in self.copies]
         return state
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Progress:
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
         """What `to_state` was called on."""
-        streams = [StreamProgress(**stream) for stream in state["streams"]]
-        return cls(**{**state, "beyond": set(state["beyond"]), "streams": streams})
+        streams = [
+            StreamProgress(**{**each, "snapshot": _packed(each["snapshot"])})
+            for each in state["streams"]
+        ]
+        return cls(
+            **{
+                **state,
+                "beyond": set(state["beyond"]),
+                "donated": list(state["donated"]),
+                "streams": streams,
+                "sampler": _packed(state["sampler"]),
+                "copies": [_packed(each) for each in state["copies"]],
+            }
+        )
+
+
+def _shallow(thing: Progress | StreamProgress) -> dict[str, Any]:
+    """Its fields as they are: `asdict` would take the users' own objects apart."""
+    names = [field.name for field in fields(thing)]
+    return {name: getattr(thing, name) for name in names if not name.startswith("_")}
+
+
+def _packed(state: Any) -> bytes | None:
+    return None if state is None else pack(state)

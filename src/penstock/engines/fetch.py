@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock.checkpoint import Snapshots, tell_epoch
+from penstock.checkpoint import Snapshots, tell_epoch, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
@@ -65,7 +65,7 @@ class Fetcher:
         tell_epoch(self._dataset, number)
         self._snapshots.begin_epoch()
         if start is not None and start.snapshot is not None:
-            self._dataset.load_state_dict(start.snapshot)
+            self._dataset.load_state_dict(unpack(start.snapshot)["dataset"])
         if self._randomness is not None:
             self._randomness.begin_epoch(seed)
 

@@ -96,8 +96,11 @@ class StreamHost:
         """Makes the next batch of the stream that the lease names."""
         stream = stream_of(lease.indices)
         hosted = self._hosted[stream]
-        with self._lent(hosted):
+        if not self._lends:
             outcome = hosted.fetcher.fetch(lease)
+        else:
+            with self._lent(hosted):
+                outcome = hosted.fetcher.fetch(lease)
         if isinstance(outcome, Held):
             self._streams_of_held[lease.batch] = stream
         return outcome

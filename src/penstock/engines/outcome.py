@@ -13,13 +13,13 @@ from penstock.engines.failure import Failure
 class Made:
     """A batch, how many samples are in it, and those that were left out of it.
 
-    `snapshot` is the state of its stream's dataset behind it, if that is kept.
+    `snapshot` is the dataset's own state behind it, packed, if that is kept.
     """
 
     value: Any
     samples: int
     failures: Sequence[Failure] = ()
-    snapshot: Any = None
+    snapshot: bytes | None = None
 
 
 @dataclass(frozen=True)

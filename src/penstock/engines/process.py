@@ -416,6 +416,8 @@ class ProcessEngine:
             seat.ready = True
             events.append(Started(seat.number))
             return
+        if kind == Kind.STARTLESS and frame.epoch not in (0, self._serial):
+            return
         if kind == Kind.STARTLESS:
             events.append(StartFailed(seat.number, to_raise(decode(frame.body, None))))
             return
@@ -424,7 +426,14 @@ class ProcessEngine:
             if frame.epoch == self._serial:
                 failures = _placed(decode(frame.body, None))
                 events.append(
-                    Withheld(seat.number, frame.batch, frame.attempt, frame.busy_s, 0, failures)
+                    Withheld(
+                        seat.number,
+                        frame.batch,
+                        frame.attempt,
+                        frame.busy_s,
+                        frame.position,
+                        failures,
+                    )
                 )
             return
         slot = seat.slots.pop(key, None)

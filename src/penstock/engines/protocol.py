@@ -45,12 +45,12 @@ class StreamStart:
 
     Attributes:
         pulled: samples to have been taken from it.
-        snapshot: the state of its dataset at that place or an earlier one, or None.
+        snapshot: the state of its dataset at that place or an earlier one, packed, or None.
         snapshot_at: samples that had been taken from it there.
     """
 
     pulled: int = 0
-    snapshot: Any = None
+    snapshot: bytes | None = None
     snapshot_at: int = 0
 
 
@@ -72,7 +72,7 @@ class Opened:
     value: Any
     samples: int
     failures: Failures
-    snapshot: Any = None
+    snapshot: bytes | None = None
 
 
 class Result(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from penstock.checkpoint import Snapshots, tell_epoch
+from penstock.checkpoint import Snapshots, tell_epoch, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
@@ -151,7 +151,7 @@ class StreamFetcher:
     def _begin_stream(self) -> Iterator[Any]:
         """The iterator, where it has to begin."""
         start, dataset = self._start, self._job.dataset
-        snapshot = start.snapshot or {}
+        snapshot = unpack(start.snapshot) or {}
         if "dataset" in snapshot:
             dataset.load_state_dict(snapshot["dataset"])
         iterator: Iterator[Any] = iter(dataset)

@@ -183,11 +183,20 @@ class _Worker:
         self._amendments.clear()
         self._held.clear()
         self._busy.clear()
-        seed, number, starts = pickle.loads(frame.body)
-        if self._streams is not None:
-            self._streams.begin_epoch(seed, starts, number)
-        elif self._map is not None:
-            self._map.begin_epoch(seed, starts.get(self._seat), number)
+        try:
+            seed, number, starts = pickle.loads(frame.body)
+            if self._streams is not None:
+                self._streams.begin_epoch(seed, starts, number)
+            elif self._map is not None:
+                self._map.begin_epoch(seed, starts.get(self._seat), number)
+        except Exception as error:
+            # The dataset's own `set_epoch` or `load_state_dict`, most likely; the worker that came
+            # in this one's place would meet it again.
+            failure = describe(error, seat=self._seat)
+            told = f"{failure.message} (raised where an epoch of the dataset begins)"
+            body = encode(replace(failure, message=told), None)
+            self._channel.send_all(pack(Kind.STARTLESS, body, epoch=frame.epoch))
+            raise ChannelClosed from error
 
     def _recall(self, frame: Frame) -> None:
         key = (frame.batch, frame.attempt)

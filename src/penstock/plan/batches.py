@@ -22,7 +22,7 @@ class GivenBatches:
         batched: whether it yields lists.
         skip: batches to pass over at the beginning, without a look at them.
         first: the number of the batch behind those.
-        snapshot: returns the sampler's own state, if it has one to tell.
+        snapshot: returns a copy of the sampler's own state, if it has one to tell.
         every: of how many batches one has the sampler's state kept behind it.
         seats: with how many workers each batch goes to the one whose turn it is; 0: to any.
     """
@@ -39,8 +39,6 @@ class GivenBatches:
         seats: int = 0,
     ) -> None:
         self._batches = iter(batches)
-        if snapshot is not None and hasattr(self._batches, "state_dict"):
-            snapshot = self._batches.state_dict
         self._batched = batched
         self._snapshot = snapshot
         self._every = every
@@ -97,6 +95,7 @@ class RefillingBatches:
         drop_last: whether an incomplete batch is left out: the last one, and any for which
             too few donors are left.
         first: the batch to begin with.
+        passed: batches behind it that were handed over before; they give nothing away.
         donated: places in the order whose samples were used for other places before.
         seats: see `GivenBatches`.
     """
@@ -108,6 +107,7 @@ class RefillingBatches:
         *,
         drop_last: bool,
         first: int = 0,
+        passed: Collection[int] = (),
         donated: Collection[int] = (),
         seats: int = 0,
     ) -> None:
@@ -118,6 +118,7 @@ class RefillingBatches:
         self._drop_last = drop_last
         self._taken = first
         self._left_out: set[int] = set()
+        self._passed = frozenset(passed)
         self._gone = set(donated)
         self._seats = seats
         self._donors: dict[int, list[int]] = {}
@@ -165,8 +166,12 @@ class RefillingBatches:
             batch out already: its lease is then out of date. None when no sample behind
             `batch` is left; with `drop_last` the batch is then left out.
         """
+        home = (self._end - 1) // self._size
+        while home > batch and home in self._passed:
+            self._end = home * self._size
+            self._leave_gone()
+            home = (self._end - 1) // self._size
         last = self._end - 1
-        home = last // self._size
         if home <= batch or (untaken and home < self._taken):
             if self._drop_last:
                 self._left_out.add(batch)

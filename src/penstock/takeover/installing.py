@@ -89,7 +89,7 @@ def install(*, summary: bool = False) -> Takeover:
 
     Those that were made before too, from their next epoch on, and those of classes derived from
     it, whatever name it was imported by. What penstock cannot do, or refuses, is done by
-    torch as before; a warning in the log says so, once for each reason. A process that is
+    torch as before; a warning in the log says so, once for each line and reason. A process that is
     forked has it as well; one that is spawned, or is another program, has not.
 
     Args:

@@ -41,6 +41,8 @@ class StandIn(DataLoader[Any]):
         OptionError: penstock refuses what torch takes.
     """
 
+    _keeps_states = False
+
     def __init__(self, loader: TorchDataLoader[Any]) -> None:
         workers = loader.num_workers
         grouped = loader.batch_sampler is not None
