@@ -152,6 +152,7 @@ class DataLoader(TorchDataLoader[T_co]):
             remedy="1 keeps a state behind each batch",
         )
         self._engine: ProcessEngine | None = None
+        self._end_engine: Callable[[], object] = _nothing
         self._run: weakref.ref[EpochRun] | None = None
         self._renewed: weakref.ref[RenewedRun] | None = None
         self._skipped: list[SampleError] = []
@@ -272,6 +273,7 @@ class DataLoader(TorchDataLoader[T_co]):
         return {
             **self.__dict__,
             "_engine": None,
+            "_end_engine": _nothing,
             "_run": None,
             "_renewed": None,
             "_recorder": None,
@@ -469,22 +471,22 @@ class DataLoader(TorchDataLoader[T_co]):
         if self._engine is not None and not self._engine.is_ours:
             # This process was forked since: its parent goes on with these workers.
             self._engine = None
-        if self._engine is not None and self._checkpoint.took_up:
-            # Its copies of the dataset have gone on from where the loaded state is, and the
-            # streams may be others.
-            self._engine.close()
-            self._engine = None
         if self._engine is not None:
             previous = self._run() if self._run is not None else None
             if previous is not None:
                 previous.close()
-            return self._engine, _nothing
+            if not self._checkpoint.took_up:
+                return self._engine, _nothing
+            # Its copies of the dataset have gone on from where the loaded state is, and the
+            # streams may be others.
+            self._end_engine()
+            self._engine = None
         engine = ProcessEngine(job, context=self.multiprocessing_context, seed=seed)
         engine.start()
         if not self.persistent_workers:
             return engine, engine.close
         self._engine = engine
-        weakref.finalize(self, engine.close)
+        self._end_engine = weakref.finalize(self, engine.close)
         return engine, _nothing
 
 

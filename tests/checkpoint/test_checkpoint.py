@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import json
+import multiprocessing
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -821,3 +822,27 @@ def test_a_dataset_that_refuses_its_epoch_in_a_worker_says_so_at_once(keeps):
     with pytest.raises(ValueError, match=r"epoch 3 is not to be had.*where an epoch"):
         list(loader)
     assert loader.statistics().restarts == 0
+
+
+class Counted(Dice):
+    """Samples that say how many this copy of the dataset has made."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        super().__getitem__(index)
+        return torch.tensor([index, len(self.read)])
+
+
+def test_persistent_workers_that_went_on_meanwhile_take_up_a_loaded_state_anew():
+    def make() -> Loader:
+        return loader_of(Counted(12), 1, persistent_workers=True)
+
+    loader = make()
+    state = loader.state_dict()
+    first = plain(loader)
+    assert plain(loader) != first
+    pids = {child.pid for child in multiprocessing.active_children()}
+    iterator = iter(loader)
+    next(iterator)
+    loader.load_state_dict(state)
+    assert plain(loader) == first
+    assert pids.isdisjoint(child.pid for child in multiprocessing.active_children())

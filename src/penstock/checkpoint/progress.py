@@ -105,15 +105,11 @@ class Progress:
     def add(self, marks: Iterable[Mark]) -> None:
         """These have been handed over."""
         for mark in marks:
-            if mark.sampler is not None:
-                self._samplers[mark.batch] = mark.sampler
-            self.beyond.add(mark.batch)
-            while self.passed in self.beyond:
-                self.beyond.remove(self.passed)
-                if self.passed in self._samplers:
-                    self.sampler = self._samplers.pop(self.passed)
-                    self.sampler_at = self.passed + 1
+            if mark.batch == self.passed and mark.sampler is None and not self.beyond:
+                # As nearly always.
                 self.passed += 1
+            else:
+                self._pass(mark)
             self.skipped += mark.skipped
             self.read += mark.read
             self.donated += mark.donated
@@ -123,6 +119,17 @@ class Progress:
                 seat, state = mark.copy
                 self.copies += [None] * (seat + 1 - len(self.copies))
                 self.copies[seat] = state
+
+    def _pass(self, mark: Mark) -> None:
+        if mark.sampler is not None:
+            self._samplers[mark.batch] = mark.sampler
+        self.beyond.add(mark.batch)
+        while self.passed in self.beyond:
+            self.beyond.remove(self.passed)
+            if self.passed in self._samplers:
+                self.sampler = self._samplers.pop(self.passed)
+                self.sampler_at = self.passed + 1
+            self.passed += 1
 
     def _move(self, mark: StreamMark) -> None:
         stream = self.streams[mark.stream]
