@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RANKS = 2
-_TIMEOUT_S = 50.0
+_TIMEOUT_S = 150.0
 
 
 def run_ranks(function: Callable[[Path], Any], folder: Path) -> list[Any]:
@@ -59,6 +59,8 @@ def _be_rank(function: Callable[[Path], Any], folder: Path, rank: int, port: int
         MASTER_PORT=str(port),
         OMP_NUM_THREADS="1",
     )
+    # As in a process that a launcher has started; one that is spawned would spawn its workers.
+    multiprocessing.set_start_method(None, force=True)
     answer: dict[str, Any] = {"result": None, "error": None}
     try:
         answer["result"] = function(folder)

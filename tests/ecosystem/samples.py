@@ -1,4 +1,7 @@
-"""The data of these tests: samples that know their number."""
+"""The data of these tests: samples that know their number.
+
+They are apart from the tests so that a worker which imports them imports no framework.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,28 @@ class Numbers(Dataset[tuple[int, torch.Tensor]]):
         if self.noisy:
             return index, torch.rand(3)
         return index, torch.tensor([index, index % 5, 1.0]) / self.size
+
+
+WORDS = 16
+
+
+class Sentences(Dataset[dict[str, torch.Tensor]]):
+    """Made-up sentences; the word behind the label is drawn anew each time, if `noisy`."""
+
+    def __init__(self, *, noisy: bool = False, bad: tuple[int, ...] = ()) -> None:
+        self.noisy = noisy
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if index in self.bad:
+            raise ValueError(f"sentence {index} is bad")
+        words = torch.tensor([index % WORDS, (index * 7) % WORDS, (index * 3) % WORDS, index // 16])
+        if self.noisy:
+            words[1] = torch.randint(WORDS, ())
+        return {"input_ids": words, "labels": torch.tensor(index % 2)}
 
 
 class Stream(IterableDataset[int]):

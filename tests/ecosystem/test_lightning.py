@@ -21,8 +21,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from lightning.pytorch.utilities.data import _update_dataloader  # noqa: E402
 
 pytestmark = [
-    # Advice about the number of workers, of a machine that Lightning takes for its own.
+    # The first test of two processes starts them, and each imports everything.
+    pytest.mark.timeout(180),
+    # Advice that is not heeded.
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    # Lightning 2.6 on torch's trees.
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
 ]
 
@@ -105,11 +110,8 @@ def test_a_fit_with_validation_is_the_same_as_with_torchs_loader(
     assert actual.validated == expected.validated == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] * EPOCHS
 
 
-# How a loader gets its order: from a seed, a generator, or the program's random state.
-SOURCES = ["seed", "generator", "program"]
-
-
 def make_loader(source: str, workers: int, loader_class: Any = DataLoader, **options: Any) -> Any:
+    """A loader whose order comes from a seed, a generator, or the program's random state."""
     if source == "seed":
         options["seed"] = 3
     elif source == "generator":
@@ -135,23 +137,58 @@ def resume(folder: Path, loader: Any, checkpoint: Path, **options: Any) -> Model
     # Another process would have other random numbers.
     lightning.seed_everything(99, verbose=False)
     model = Model()
-    make_trainer(folder, **options).fit(
-        model, loader, DataLoader(Numbers(4)), ckpt_path=checkpoint
-    )
+    make_trainer(folder, **options).fit(model, loader, DataLoader(Numbers(4)), ckpt_path=checkpoint)
     return model
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("step", [5, 17, BATCHES])
+@pytest.mark.parametrize("source", ["seed", "generator", "program"])
+@pytest.mark.parametrize("step", [5, 17])
 def test_a_fit_resumed_within_an_epoch_sees_what_the_undisturbed_one_saw(
     step: int, source: str, workers: int, tmp_path: Path
 ) -> None:
     whole, checkpoint = fit_with_checkpoint(tmp_path, make_loader(source, workers), step)
-    rest = resume(tmp_path, make_loader(source, 2 - workers), checkpoint)
-    assert rest.seen == whole.seen[step:]
-    torch.testing.assert_close(rest.features, whole.features[step:], rtol=0, atol=0)
-    assert rest.losses == whole.losses[step:]
+    # Lightning takes as many batches as there are and not one more, so whether torch's sampler
+    # draws what it draws at its end depends on whether there are workers that are ahead.
+    others = 2 - workers if source == "seed" else workers
+    rest = resume(tmp_path, make_loader(source, others), checkpoint)
+    assert len(rest.seen) == EPOCHS * BATCHES - step
+    # The loader of the validation draws from the program's generator as well, and Lightning does
+    # not put that back: the epochs behind this one are beyond the loader's state.
+    end = BATCHES * (step // BATCHES + 1) if source == "program" else EPOCHS * BATCHES
+    assert rest.seen[: end - step] == whole.seen[step:end]
+    torch.testing.assert_close(
+        rest.features[: end - step], whole.features[step:end], rtol=0, atol=0
+    )
+    assert rest.losses[: end - step] == whole.losses[step:end]
+
+
+@pytest.mark.xfail(reason="the loader counts epochs by itself", strict=True)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_fit_resumed_between_epochs_goes_on_with_their_numbers(
+    epoch: int, workers: int, tmp_path: Path
+) -> None:
+    lightning.seed_everything(6, verbose=False)
+    whole = Model()
+    keep = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    trainer = make_trainer(
+        tmp_path, enable_checkpointing=True, callbacks=[keep], max_epochs=EPOCHS + 1
+    )
+    trainer.fit(whole, make_loader("seed", workers), DataLoader(Numbers(4)))
+    rest = resume(
+        tmp_path,
+        make_loader("seed", workers),
+        tmp_path / f"epoch={epoch - 1}.ckpt",
+        max_epochs=EPOCHS + 1,
+    )
+    # Between epochs Lightning does not load the loader's state: it tells the sampler the number,
+    # of the first epoch only when that has been begun. Workers know their batches by then, which
+    # is the same with torch's loader.
+    known = epoch * BATCHES if workers == 0 else (epoch + 1) * BATCHES
+    assert rest.seen[known - epoch * BATCHES :] == whole.seen[known:]
+    known = (epoch + 1) * BATCHES
+    torch.testing.assert_close(rest.features[BATCHES:], whole.features[known:], rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
@@ -174,14 +211,21 @@ def test_a_fit_that_validates_within_its_epochs_is_resumed_between_the_validatio
 def test_a_fit_that_was_stopped_by_its_steps_goes_on_where_it_stopped(tmp_path: Path) -> None:
     lightning.seed_everything(6, verbose=False)
     whole = Model()
-    make_trainer(tmp_path).fit(whole, make_loader("seed", 2))
+    make_trainer(tmp_path, max_steps=30, max_epochs=-1).fit(whole, make_loader("seed", 2))
     lightning.seed_everything(6, verbose=False)
     first = Model()
-    trainer = make_trainer(tmp_path, max_steps=7)
+    trainer = make_trainer(tmp_path, max_steps=19, max_epochs=-1)
     trainer.fit(first, make_loader("seed", 2))
     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
-    rest = resume(tmp_path, make_loader("seed", 2), tmp_path / "stopped.ckpt")
+    rest = resume(
+        tmp_path,
+        make_loader("seed", 2),
+        tmp_path / "stopped.ckpt",
+        max_steps=30,
+        max_epochs=-1,
+    )
     assert first.seen + rest.seen == whole.seen
+    assert first.losses + rest.losses == whole.losses
 
 
 OPTIONS: dict[str, Any] = {
@@ -247,7 +291,7 @@ def test_a_stream_without_a_length_is_fitted_to_its_end(workers: int, tmp_path: 
         make_trainer(tmp_path, max_epochs=2).fit(model, loader)
         seen.append(model.seen)
     assert seen[1] == seen[0]
-    assert sorted(sum(seen[1], [])) == sorted([*range(48)] * 2)
+    assert sorted(number for batch in seen[1] for number in batch) == sorted([*range(48)] * 2)
 
 
 class StreamModel(Model):
@@ -334,7 +378,7 @@ def test_in_two_processes_each_sample_is_seen_once_an_epoch_and_options_survive(
 def test_in_two_processes_bad_samples_are_skipped_where_they_fall(
     ranks: list[dict[str, Any]],
 ) -> None:
-    assert sorted(sum((told["bad"]["skipped"] for told in ranks), [])) == [*BAD]
+    assert sorted(index for told in ranks for index in told["bad"]["skipped"]) == [*BAD]
     seen = [number for told in ranks for batch in told["bad"]["seen"] for number in batch]
     assert sorted(seen) == [number for number in range(48) if number not in BAD]
 
