@@ -84,7 +84,8 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
         raise StateError(
             f"a state is a dict, as state_dict() returns it, and {type(state).__name__} was given"
         )
-    if _TORCHDATA_KEY in state:
+    # Accelerate writes that key into the states of other loaders too.
+    if _TORCHDATA_KEY in state and "penstock" not in state:
         raise StateError(
             "this is a state of torchdata's StatefulDataLoader. It holds where each of its workers "
             "had read ahead to, and not the order of the samples, so Penstock cannot go on from "
