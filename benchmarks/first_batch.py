@@ -63,7 +63,7 @@ class StartRow:
         which: the first loader of a program, or a later one.
         paths: how many paths the dataset holds in a list.
         required: the ratio to torch's time that must not be exceeded; None: not asked.
-        library: how Penstock is used.
+        package: how Penstock is used.
         torch_s: torch's figures.
         penstock_s: Penstock's figures.
     """
@@ -72,7 +72,7 @@ class StartRow:
     which: str
     paths: int
     required: float | None
-    library: str = "penstock"
+    package: str = "penstock"
     torch_s: list[float] = field(default_factory=list)
     penstock_s: list[float] = field(default_factory=list)
 
@@ -105,26 +105,26 @@ def measure(rounds: int) -> list[StartRow]:
     for _ in range(rounds):
         for method, paths in dict.fromkeys((row.method, row.paths) for row in rows):
             mine = [row for row in rows if (row.method, row.paths) == (method, paths)]
-            for library in ("torch", *sorted({row.library for row in mine})):
-                first_s, *later_s = _run(library, method, paths)
+            for package in ("torch", *sorted({row.package for row in mine})):
+                first_s, *later_s = _run(package, method, paths)
                 for row in mine:
-                    figures = row.torch_s if library == "torch" else row.penstock_s
-                    if library in ("torch", row.library):
+                    figures = row.torch_s if package == "torch" else row.penstock_s
+                    if package in ("torch", row.package):
                         figures.extend(later_s if row.which == "later loader" else [first_s])
     return rows
 
 
-def _run(library: str, method: str, paths: int) -> list[float]:
+def _run(package: str, method: str, paths: int) -> list[float]:
     """Seconds to the first batch of each loader of one program."""
     with tempfile.TemporaryDirectory() as folder:
         # A file, since torch's spawned workers import the main module again.
         program = Path(folder) / "program.py"
         program.write_text(_PROGRAM)
-        settings = [library, method, str(paths), str(LOADERS_PER_PROGRAM)]
+        settings = [package, method, str(paths), str(LOADERS_PER_PROGRAM)]
         command = [sys.executable, program, *settings]
         # torch's loader, dropped while its workers still import, may complain on stderr.
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     figures = [float(line) for line in done.stdout.split()]
     if len(figures) != LOADERS_PER_PROGRAM:
-        raise RuntimeError(f"{library} under {method} did not finish:\n{done.stderr}")
+        raise RuntimeError(f"{package} under {method} did not finish:\n{done.stderr}")
     return figures

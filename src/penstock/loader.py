@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +35,7 @@ from penstock.options import (
     SampleErrorMode,
     check_arguments,
     check_count,
+    length_of,
 )
 from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
@@ -361,10 +362,10 @@ class DataLoader(TorchDataLoader[T_co]):
             turns = StreamTurns(
                 len(progress.streams), max(1, self._seats), turn=progress.turn, ended=ended
             )
-            return turns, None, _length(self.dataset)
+            return turns, None, length_of(self.dataset)
         # The function may seed each worker in its own way: then which one makes a batch counts.
         seats = self.num_workers if self.worker_init_fn is not None and self.in_order else 0
-        planned = _length(self.sampler if self.batch_size is not None else self.dataset)
+        planned = length_of(self.sampler if self.batch_size is not None else self.dataset)
         tolerant = self._policy.tolerant or progress.donated
         if tolerant and self.batch_size is not None and planned is not None:
             refilling = RefillingBatches(
@@ -432,8 +433,8 @@ class DataLoader(TorchDataLoader[T_co]):
         ordering: object = self.batch_sampler if grouped else self.sampler
         return Identity(
             kind="iterable" if self._is_stream else "map",
-            length=_length(self.dataset),
-            samples=None if self._is_stream else _length(ordering),
+            length=length_of(self.dataset),
+            samples=None if self._is_stream else length_of(ordering),
             batch_size=self.batch_size,
             drop_last=self.drop_last,
             sampler=type(ordering).__name__,
@@ -492,13 +493,3 @@ class DataLoader(TorchDataLoader[T_co]):
 
 def _nothing() -> None:
     """Persistent workers outlive the epoch."""
-
-
-def _length(source: object) -> int | None:
-    if not isinstance(source, Sized):
-        return None
-    try:
-        return len(source)
-    except (TypeError, NotImplementedError):
-        # Some have a __len__ that says so when it is called.
-        return None

@@ -213,3 +213,15 @@ def check_arguments(
             f"{type(dataset).__name__} is empty and cannot be shuffled; look at what it reads, or "
             "set shuffle=False"
         )
+
+
+def length_of(source: object) -> int | None:
+    """How many elements something has, if it knows: samples, indices or batches."""
+    if not isinstance(source, Sized):
+        return None
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError):
+        # Loaders and samplers have a __len__ even where there is no length, and say so when it
+        # is called.
+        return None

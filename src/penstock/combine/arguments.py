@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias, get_args
 
 from torch.utils.data import DataLoader, IterableDataset
 
 from penstock.errors import OptionError
+from penstock.options import length_of
 
 Mode: TypeAlias = Literal["ready", "round_robin", "longest", "shortest"]
 Weights: TypeAlias = Mapping[Any, float] | Sequence[float]
@@ -99,14 +100,3 @@ def check_loader(name: object, loader: Any, mode: Mode, others: Iterable[object]
             f"loaders[{name!r}]={type(loader).__name__} is empty, so mode='longest' has nothing to "
             "repeat; leave it out, or choose another mode"
         )
-
-
-def length_of(loader: object) -> int | None:
-    """How many batches a loader has, if it knows."""
-    if not isinstance(loader, Sized):
-        return None
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        # Loaders have a __len__ even if their dataset has none, and say so when it is called.
-        return None

@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from penstock.combine.arguments import length_of
 from penstock.errors import DatasetError, PenstockError
+from penstock.options import length_of
 
 # Stands for the end of a loader, where None may be a batch.
 END = object()
