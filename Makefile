@@ -2,7 +2,7 @@
 # the environment is made in .venv, and made again when the versions in it change.
 
 PYTHON ?= python3
-# Arguments passed on to pytest: make test PYTEST_ARGS="-k arena -x"
+# Arguments passed on to pytest: make test PYTEST_ARGS="-k arena -x"; "-n 0" runs it in one process.
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/penstock iterate examples/photos --workers 2 --batch-size 8 --size 224 --on-error skip
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 check: $(INSTALLED)
 	scripts/check

@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 
-from tests.support.leaks import SHARED_MEMORY, take_census, wait_no_leaks
+from tests.support.leaks import SHARED_MEMORY, inodes_mapped_by, take_census, wait_no_leaks
 
 
 def leaks_now(before):
@@ -66,6 +66,36 @@ def test_a_name_in_shared_memory_is_noticed():
         assert f"name in {SHARED_MEMORY}: {segment.name}" in leaks_now(before)
     finally:
         segment.unlink()
+
+
+# As semaphores are made: mapped under one name, and known by another.
+_MAPS_A_FILE = """
+import mmap, os, sys
+first, second = sys.argv[1:]
+with open(first, "wb+") as file:
+    file.truncate(8)
+    mapped = mmap.mmap(file.fileno(), 8)
+os.rename(first, second)
+print(flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="the platform has no such folder")
+def test_a_name_that_a_process_beside_this_one_has_mapped_is_known():
+    name = SHARED_MEMORY / f"penstock-test-{uuid.uuid4().hex}"
+    arguments = [sys.executable, "-c", _MAPS_A_FILE, f"{name}-first", name]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        try:
+            inode = name.stat().st_ino
+            mapped = inodes_mapped_by(child.pid)
+        finally:
+            name.unlink()
+            child.communicate(b"\n")
+    assert inode in mapped
+    assert inode not in inodes_mapped_by(os.getpid())
 
 
 def test_a_thread_is_noticed():

@@ -27,7 +27,8 @@ def command(*arguments: str | os.PathLike[str]) -> list[str]:
 
 def environment(*first: Path, **more: str) -> dict[str, str]:
     """The environment of the program; modules in the folders `first` hide those of their name."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "PYTHONIOENCODING")}
+    ours = ("FORCE_COLOR", "PYTHONIOENCODING", "COLUMNS", "LINES")
+    clean = {k: v for k, v in os.environ.items() if k not in ours}
     path = os.pathsep.join([*map(str, first), PACKAGES])
     return {**clean, "PYTHONPATH": path, "TERM": "xterm-256color", **more}
 

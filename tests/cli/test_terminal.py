@@ -86,7 +86,7 @@ def test_the_bar_lives_and_the_report_follows(album: Album) -> None:
         assert f"{name}: " in plain
     assert "complete: 12 read + 3 skipped = 15 pictures" in plain
     bars = [part for part in re.split(r"[\r\n]+", plain) if "━" in part]
-    assert all(len(bar) <= columns for bar in bars)
+    assert [bar for bar in bars if len(bar) > columns] == []
     # One line, also where there is little room: nothing ever goes up to a line before.
     assert not re.search(r"\x1b\[\d*A", written)
 

@@ -9,6 +9,7 @@ the interpreter exits.
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 from collections import Counter
@@ -30,7 +31,8 @@ class Census:
 
     Attributes:
         children: every process below this one, as (process id, creation time): ids are reused.
-        segments: the names in `/dev/shm`, those of other programs included.
+        segments: the names in `/dev/shm`, those of other programs included. What tests in another
+            process of the same run hold does not count as leaked.
         descriptors: how many descriptors lead to each target, such as `pipe:[4711]`.
         threads: the identifiers of the threads that are alive.
     """
@@ -76,7 +78,7 @@ def leaks_between(before: Census, after: Census) -> list[str]:
     names = {t.ident: t.name for t in threading.enumerate()}
     return [
         *(f"child process {_describe(pid)}" for pid, _ in sorted(after.children - before.children)),
-        *(f"name in {SHARED_MEMORY}: {n}" for n in sorted(after.segments - before.segments)),
+        *(f"name in {SHARED_MEMORY}: {n}" for n in sorted(_ours(after.segments - before.segments))),
         *(
             f"{count} descriptor(s) of {target}"
             for target, count in sorted((after.descriptors - before.descriptors).items())
@@ -102,6 +104,35 @@ def _children() -> list[tuple[int, float]]:
 
 def _segments() -> list[str]:
     return [entry.name for entry in SHARED_MEMORY.iterdir()] if SHARED_MEMORY.is_dir() else []
+
+
+def _ours(names: frozenset[str]) -> set[str]:
+    """Of these names in `/dev/shm`, those that no test in a process beside this one has mapped."""
+    if not names or "PYTEST_XDIST_WORKER" not in os.environ:
+        return set(names)
+    here = psutil.Process()
+    mine = {here, *here.children(recursive=True)}
+    theirs: set[int] = set()
+    for process in psutil.Process(os.getppid()).children(recursive=True):
+        if process not in mine:
+            theirs |= inodes_mapped_by(process.pid)
+    ours = set()
+    for name in names:
+        try:
+            if (SHARED_MEMORY / name).stat().st_ino not in theirs:
+                ours.add(name)
+        except FileNotFoundError:  # It went while this looked.
+            continue
+    return ours
+
+
+def inodes_mapped_by(pid: int) -> set[int]:
+    """The files of `/dev/shm` that a process has mapped, also those that lost their names."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # It ended.
+        return set()
+    return {int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line}
 
 
 def _descriptors() -> list[str]:
