@@ -243,7 +243,7 @@ def test_the_summary_is_the_last_word_on_standard_error(folder: Path) -> None:
         (("nowhere.py",), "can't open file"),
         (("empty",), "can't find '__main__' module"),
         (("-m", "nowhere"), "no module named 'nowhere'"),
-        (("-m", "package"), "no module named 'package.__main__'"),
+        (("-m", "package"), "'package' is a package without a module '__main__'"),
         ((), "PROGRAM"),
         (("--no-such-option", "program.py"), "--no-such-option"),
     ],
@@ -260,6 +260,12 @@ def test_a_program_that_is_not_there_is_a_bad_argument(
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert "penstock: summary" not in done.stderr
+
+
+def test_a_program_given_in_place_of_a_command_is_told_where_it_belongs() -> None:
+    done = program.run("train.py", "--epochs", "3")
+    assert done.returncode == 2
+    assert "did you mean: penstock run train.py" in done.stderr
 
 
 def test_a_missing_module_inside_the_program_s_package_is_the_program_s_own_error(

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import penstock
 from penstock.cli.request import OnErrorChoice, Order, Request, StartMethod
 from penstock.errors import OptionError
 from penstock.options import ErrorPolicy
 
+
+class _Commands(TyperGroup):
+    """The commands, and what is meant by none of them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As everywhere; a program given without `run` is told where it belongs."""
+        if args and args[0].endswith(".py") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"{args[0]!r} is no command; did you mean: penstock run {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -131,6 +131,8 @@ def _prepare_module(program: Program) -> CodeType:
             raise
         spec = None
     if spec is None or spec.loader is None:
+        if name != program.target:
+            raise _NotFoundError(f"{program.target!r} is a package without a module '__main__'")
         raise _NotFoundError(f"no module named {name!r}")
     sys.argv[0] = spec.origin or program.target
     return _set_main_from(spec)
