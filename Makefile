@@ -7,14 +7,20 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+FRAMEWORKS := $(VENV)/.frameworks
+PYTEST := $(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check bench fuzz clean
+.PHONY: demo test ecosystem check bench fuzz clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/penstock iterate examples/photos --workers 2 --batch-size 8 --size 224 --on-error skip
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+# The loader inside Lightning, Accelerate, Transformers and others: half a gigabyte to install.
+ecosystem: $(FRAMEWORKS)
+	$(PYTEST) tests/ecosystem $(PYTEST_ARGS)
 
 check: $(INSTALLED)
 	scripts/check
@@ -30,11 +36,17 @@ bench: $(INSTALLED)
 
 # The stamp is written last: an installation that was interrupted is done again. The constraints
 # are given twice because pip builds in an environment of its own, which only the variable reaches.
+INSTALL = PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install \
+	--quiet --quiet --disable-pip-version-check -c constraints.txt
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): a few minutes the first time."
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install \
-		--quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(FRAMEWORKS): $(INSTALLED)
+	$(INSTALL) -e '.[ecosystem]'
 	@touch $@
 
 clean:
