@@ -29,7 +29,7 @@ check: $(INSTALLED)
 fuzz: $(INSTALLED)
 	PENSTOCK_FUZZ_CASES=$${PENSTOCK_FUZZ_CASES:-5000} \
 	PENSTOCK_FUZZ_SEED=$${PENSTOCK_FUZZ_SEED:-$$(date +%s)} \
-		$(VENV)/bin/python -m pytest tests/fuzz -o session_timeout=7200 $(PYTEST_ARGS)
+		$(PYTEST) tests/fuzz -o session_timeout=7200 $(PYTEST_ARGS)
 
 bench: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.run
