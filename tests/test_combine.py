@@ -25,6 +25,7 @@ import penstock
 from penstock.combine.arguments import Mode
 from penstock.combine.source import _add_root_cause
 from penstock.errors import BatchTimeoutError, ClosedError, DatasetError, OptionError
+from tests.support.split import own_part
 
 MODES: tuple[Mode, ...] = ("ready", "round_robin", "longest", "shortest")
 
@@ -93,9 +94,7 @@ class Streamed(IterableDataset[int]):
         self.count = count
 
     def __iter__(self) -> Iterator[int]:
-        info = torch.utils.data.get_worker_info()
-        step, first = (info.num_workers, info.id) if info else (1, 0)
-        return iter(range(first, self.count, step))
+        return iter(own_part(self.count))
 
 
 class Sized(Streamed):

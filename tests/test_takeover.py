@@ -22,7 +22,6 @@ from torch.utils.data import (
     IterableDataset,
     SequentialSampler,
     SubsetRandomSampler,
-    get_worker_info,
 )
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataLoaderIter
 from torch.utils.data.datapipes.iter import IterableWrapper
@@ -30,6 +29,7 @@ from torch.utils.data.datapipes.iter import IterableWrapper
 import penstock
 from penstock.epoch import EpochRun
 from penstock.takeover import PlaceReport, Report
+from tests.support.split import own_part
 
 SOURCES = str(Path(penstock.__file__).parents[1])
 # As they were imported: long before anything is installed.
@@ -49,9 +49,7 @@ class Numbers:
 
 class Stream(IterableDataset):
     def __iter__(self):
-        info = get_worker_info()
-        start, step = (info.id, info.num_workers) if info else (0, 1)
-        return iter(range(start, 20, step))
+        return iter(own_part(20))
 
 
 class Mine(DataLoader):

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
+from tests.support.split import own_part
+
 SAMPLES = 40
 
 
@@ -39,11 +41,10 @@ class Stream(IterableDataset[torch.Tensor]):
         self.length = length
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number in range(first, self.length, step):
+        for number in own_part(self.length):
             # In the training process a stream draws from the program's own generators.
-            drawn = 0.0 if worker is None else random.random() + float(torch.rand(()))
+            in_worker = get_worker_info() is not None
+            drawn = random.random() + float(torch.rand(())) if in_worker else 0.0
             yield torch.tensor([number, drawn], dtype=torch.float64)
 
 
@@ -56,12 +57,11 @@ class StatefulStream(IterableDataset[torch.Tensor]):
         self.pulled = 0
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        part = own_part(self.length)
         if self.next is None:
-            self.next = first
+            self.next = part.start
         while self.next < self.length:
-            number, self.next = self.next, self.next + step
+            number, self.next = self.next, self.next + part.step
             self.pulled += 1
             yield torch.tensor([number])
         self.next = None
