@@ -242,14 +242,11 @@ def test_the_length_is_that_of_what_comes(
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_all_loaders_work_while_one_is_awaited(start_method: str, tmp_path: Path) -> None:
+def test_all_loaders_work_while_one_is_awaited(tmp_path: Path) -> None:
     """The first sample of each meets the first of the next: one alone would wait for ever."""
     ab, bc, ca = (Gate(tmp_path / name) for name in ("ab", "bc", "ca"))
     meetings = ([ab.open, ca.pass_through], [ab.pass_through, bc.open], [bc.pass_through, ca.open])
-    loaders = [
-        loader(Gated(2, {0: meeting}), start_method, persistent_workers=True)
-        for meeting in meetings
-    ]
+    loaders = [loader(Gated(2, {0: meeting}), persistent_workers=True) for meeting in meetings]
     for mode in MODES:
         assert sorted(flat(penstock.concurrent(loaders, mode))) == [
             (name, number) for name in range(3) for number in range(2)
@@ -257,10 +254,10 @@ def test_all_loaders_work_while_one_is_awaited(start_method: str, tmp_path: Path
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_ready_does_not_wait_for_a_slow_loader(start_method: str, tmp_path: Path) -> None:
+def test_ready_does_not_wait_for_a_slow_loader(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
-    slow = loader(Gated(4, {0: [gate.pass_through]}), start_method)
-    fast = loader(Numbers(20), start_method)
+    slow = loader(Gated(4, {0: [gate.pass_through]}))
+    fast = loader(Numbers(20))
     combined = penstock.concurrent({"slow": slow, "fast": fast})
     assert [name for name, _ in itertools.islice(combined, 10)] == ["fast"] * 10
     gate.open()
@@ -452,10 +449,10 @@ def test_an_interrupt_ends_all_loaders_and_is_nobodys() -> None:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_a_loader_that_cannot_begin_closes_those_before_it(start_method: str) -> None:
+def test_a_loader_that_cannot_begin_closes_those_before_it() -> None:
     before = workers()
     third = loader(Numbers(4), sampler=BrokenSampler())
-    loaders = [loader(Numbers(4), start_method), loader(Numbers(4), start_method), Unready(), third]
+    loaders = [loader(Numbers(4)), loader(Numbers(4)), Unready(), third]
     with pytest.raises(OSError, match="disk") as caught:
         penstock.concurrent(loaders)
     assert workers() == before
@@ -504,8 +501,8 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_break_frees_the_workers_of_all_at_once(start_method: str) -> None:
-    loaders = [loader(Numbers(1000), start_method) for _ in range(2)]
+def test_break_frees_the_workers_of_all_at_once() -> None:
+    loaders = [loader(Numbers(1000)) for _ in range(2)]
     with no_collector():
         for _ in penstock.concurrent(loaders):
             assert workers() == 2
@@ -593,12 +590,10 @@ def test_a_batch_fetched_ahead_is_let_go_too() -> None:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_loaders_of_torch_and_plain_lists_take_part(start_method: str) -> None:
+def test_loaders_of_torch_and_plain_lists_take_part() -> None:
     loaders = {
-        "penstock": loader(Numbers(6), start_method),
-        "torch": torch.utils.data.DataLoader(
-            Numbers(6), batch_size=2, num_workers=1, multiprocessing_context=start_method
-        ),
+        "penstock": loader(Numbers(6)),
+        "torch": torch.utils.data.DataLoader(Numbers(6), batch_size=2, num_workers=1),
         "inline": torch.utils.data.DataLoader(Numbers(6), batch_size=2),
         "list": [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])],
         "generator": (torch.tensor([n, n + 1]) for n in (0, 2, 4)),
