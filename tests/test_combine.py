@@ -692,6 +692,40 @@ def test_a_persistent_loader_is_refused_twice(make: Any) -> None:
     assert not workers()
 
 
+# States: each loader has its own.
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("mode", ["ready", "round_robin", "shortest"])
+def test_each_loader_goes_on_from_its_own_state(mode: Any) -> None:
+    def make() -> dict[str, Any]:
+        return {
+            "shuffled": loader(Numbers(14), shuffle=True, seed=3),
+            "stream": loader(Streamed(12), num_workers=2, persistent_workers=True),
+            "inline": loader(Numbers(10, 100), num_workers=0, shuffle=True, seed=4),
+        }
+
+    whole = {name: flat([(name, batch) for batch in each]) for name, each in make().items()}
+    for taken in (0, 1, 5, 9):
+        loaders = make()
+        combined = penstock.concurrent(loaders, mode)
+        came = flat(itertools.islice(combined, taken))
+        states = {name: each.state_dict() for name, each in loaders.items()}
+        combined.close()
+        others = make()
+        for name, other in others.items():
+            other.load_state_dict(states[name])
+        came += flat(penstock.concurrent(others))
+        for name, expected in whole.items():
+            assert [sample for sample in came if sample[0] == name] == expected, (name, taken)
+
+
+def test_a_combination_has_no_state_of_its_own() -> None:
+    combined = penstock.concurrent([range(2)])
+    assert not hasattr(combined, "state_dict")
+    assert not hasattr(combined, "load_state_dict")
+
+
 class Tracked:
     def __iter__(self) -> Tracked:
         return self
