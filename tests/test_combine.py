@@ -720,12 +720,6 @@ def test_each_loader_goes_on_from_its_own_state(mode: Any) -> None:
             assert [sample for sample in came if sample[0] == name] == expected, (name, taken)
 
 
-def test_a_combination_has_no_state_of_its_own() -> None:
-    combined = penstock.concurrent([range(2)])
-    assert not hasattr(combined, "state_dict")
-    assert not hasattr(combined, "load_state_dict")
-
-
 class Tracked:
     def __iter__(self) -> Tracked:
         return self

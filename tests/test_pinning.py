@@ -161,6 +161,9 @@ def test_a_state_is_of_what_was_handed_over_whatever_was_copied_ahead(workers: i
     # Otherwise nothing was there that could have been counted too early.
     assert ahead > 0 or not workers
     assert len(states) == 11
+    between = loader_of(workers)
+    between.load_state_dict(loader.state_dict())
+    assert firsts(between) == after
     for step, state in enumerate(states):
         other = loader_of(workers)
         other.load_state_dict(state)

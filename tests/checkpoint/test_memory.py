@@ -148,10 +148,10 @@ def test_a_state_that_is_loaded_and_not_taken_up_is_the_loaders_own():
     state = state_of(memory)
     other = memory_of()
     other.load(state, IDENTITY)
-    state["epoch"] = 99
+    state["position"]["origin"]["epoch"] = 99
     assert state_of(other) == state_of(memory)
     # Nor is it the loader's when somebody else changes it.
-    other.state(IDENTITY)["epoch"] = 99
+    other.state(IDENTITY)["position"]["origin"]["epoch"] = 99
     assert state_of(other) == state_of(memory)
 
 
@@ -191,6 +191,17 @@ def test_an_order_is_drawn_again_from_the_programs_generator_which_goes_on_undis
     other.load(state, IDENTITY)
     assert [begin_of(other, draw), begin_of(other, draw)] == [second, third]
     assert torch.rand(1) == expected
+
+
+def test_a_seed_is_drawn_again_as_an_order_is():
+    torch.manual_seed(3)
+    memory = memory_of(draws=True)
+    with memory.begin():
+        seed = torch.rand(1)
+    state = state_of(memory)
+    memory.load(state, IDENTITY)
+    with memory.begin():
+        assert torch.rand(1) == seed
 
 
 def test_a_program_that_put_its_generator_back_is_followed():
@@ -265,12 +276,13 @@ def test_a_sampler_goes_on_from_the_batch_whose_state_was_kept_last():
 def test_a_sampler_of_ranks_is_put_back_to_its_epoch_as_soon_as_the_state_is_loaded():
     sampler = DistributedSampler(range(9), 2, 1)  # type: ignore[arg-type]
     memory = memory_of(sampler)
-    memory.choose(7)
+    # By the program, past the loader.
+    sampler.set_epoch(7)
     begin(memory)
     state = state_of(memory)
     sampler.set_epoch(0)
     memory.load(state, IDENTITY)
-    assert sampler.epoch == 7
+    assert (sampler.epoch, memory.told) == (7, None)
 
 
 def test_a_dataset_is_put_back_to_where_the_epoch_began():
@@ -302,14 +314,18 @@ def test_a_dataset_that_can_tell_only_while_it_is_iterated_has_nothing_to_keep()
 
 
 def test_nobody_is_asked_where_no_state_is_wanted():
-    class Silent(Kept):
-        def state_dict(self) -> dict[str, int]:
-            raise AssertionError("asked")
+    asked: list[object] = []
 
-    memory = memory_of(Silent(), dataset=Silent(), keeps=False)
+    class Asked(Kept):
+        def state_dict(self) -> dict[str, int]:
+            asked.append(self)
+            return super().state_dict()
+
+    memory = memory_of(Asked(), dataset=Asked(), keeps=False)
     begin(memory)
     assert memory.snapshot is None
     assert (state_of(memory)["sampler"], state_of(memory)["dataset"]) == ({}, None)
+    assert asked == []
 
 
 def test_the_first_sampler_with_a_state_is_the_one_that_is_kept():

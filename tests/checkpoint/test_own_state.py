@@ -45,7 +45,8 @@ class Stateful:
         (None, False),
         (SimpleNamespace(state_dict=dict), False),
         (SimpleNamespace(load_state_dict=print), False),
-        (SimpleNamespace(state_dict={}, load_state_dict={}), False),
+        (SimpleNamespace(state_dict={}, load_state_dict=print), False),
+        (SimpleNamespace(state_dict=dict, load_state_dict={}), False),
     ],
 )
 def test_a_state_needs_both_methods(thing, expected):
