@@ -25,6 +25,7 @@ import penstock
 from penstock.combine.arguments import Mode
 from penstock.combine.source import _add_root_cause
 from penstock.errors import BatchTimeoutError, ClosedError, DatasetError, OptionError
+from tests.support.split import own_part
 
 MODES: tuple[Mode, ...] = ("ready", "round_robin", "longest", "shortest")
 
@@ -93,9 +94,7 @@ class Streamed(IterableDataset[int]):
         self.count = count
 
     def __iter__(self) -> Iterator[int]:
-        info = torch.utils.data.get_worker_info()
-        step, first = (info.num_workers, info.id) if info else (1, 0)
-        return iter(range(first, self.count, step))
+        return iter(own_part(self.count))
 
 
 class Sized(Streamed):
@@ -243,14 +242,11 @@ def test_the_length_is_that_of_what_comes(
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_all_loaders_work_while_one_is_awaited(start_method: str, tmp_path: Path) -> None:
+def test_all_loaders_work_while_one_is_awaited(tmp_path: Path) -> None:
     """The first sample of each meets the first of the next: one alone would wait for ever."""
     ab, bc, ca = (Gate(tmp_path / name) for name in ("ab", "bc", "ca"))
     meetings = ([ab.open, ca.pass_through], [ab.pass_through, bc.open], [bc.pass_through, ca.open])
-    loaders = [
-        loader(Gated(2, {0: meeting}), start_method, persistent_workers=True)
-        for meeting in meetings
-    ]
+    loaders = [loader(Gated(2, {0: meeting}), persistent_workers=True) for meeting in meetings]
     for mode in MODES:
         assert sorted(flat(penstock.concurrent(loaders, mode))) == [
             (name, number) for name in range(3) for number in range(2)
@@ -258,10 +254,10 @@ def test_all_loaders_work_while_one_is_awaited(start_method: str, tmp_path: Path
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_ready_does_not_wait_for_a_slow_loader(start_method: str, tmp_path: Path) -> None:
+def test_ready_does_not_wait_for_a_slow_loader(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
-    slow = loader(Gated(4, {0: [gate.pass_through]}), start_method)
-    fast = loader(Numbers(20), start_method)
+    slow = loader(Gated(4, {0: [gate.pass_through]}))
+    fast = loader(Numbers(20))
     combined = penstock.concurrent({"slow": slow, "fast": fast})
     assert [name for name, _ in itertools.islice(combined, 10)] == ["fast"] * 10
     gate.open()
@@ -453,10 +449,10 @@ def test_an_interrupt_ends_all_loaders_and_is_nobodys() -> None:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_a_loader_that_cannot_begin_closes_those_before_it(start_method: str) -> None:
+def test_a_loader_that_cannot_begin_closes_those_before_it() -> None:
     before = workers()
     third = loader(Numbers(4), sampler=BrokenSampler())
-    loaders = [loader(Numbers(4), start_method), loader(Numbers(4), start_method), Unready(), third]
+    loaders = [loader(Numbers(4)), loader(Numbers(4)), Unready(), third]
     with pytest.raises(OSError, match="disk") as caught:
         penstock.concurrent(loaders)
     assert workers() == before
@@ -505,8 +501,8 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_break_frees_the_workers_of_all_at_once(start_method: str) -> None:
-    loaders = [loader(Numbers(1000), start_method) for _ in range(2)]
+def test_break_frees_the_workers_of_all_at_once() -> None:
+    loaders = [loader(Numbers(1000)) for _ in range(2)]
     with no_collector():
         for _ in penstock.concurrent(loaders):
             assert workers() == 2
@@ -594,12 +590,10 @@ def test_a_batch_fetched_ahead_is_let_go_too() -> None:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_loaders_of_torch_and_plain_lists_take_part(start_method: str) -> None:
+def test_loaders_of_torch_and_plain_lists_take_part() -> None:
     loaders = {
-        "penstock": loader(Numbers(6), start_method),
-        "torch": torch.utils.data.DataLoader(
-            Numbers(6), batch_size=2, num_workers=1, multiprocessing_context=start_method
-        ),
+        "penstock": loader(Numbers(6)),
+        "torch": torch.utils.data.DataLoader(Numbers(6), batch_size=2, num_workers=1),
         "inline": torch.utils.data.DataLoader(Numbers(6), batch_size=2),
         "list": [torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5])],
         "generator": (torch.tensor([n, n + 1]) for n in (0, 2, 4)),
@@ -696,6 +690,34 @@ def test_a_persistent_loader_is_refused_twice(make: Any) -> None:
     with pytest.raises(OptionError, match=r"loaders\['c'\]=DataLoader.*persistent_workers"):
         penstock.concurrent({"a": twice, "b": [1], "c": twice})
     assert not workers()
+
+
+# States: each loader has its own.
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("mode", ["ready", "round_robin", "shortest"])
+def test_each_loader_goes_on_from_its_own_state(mode: Any) -> None:
+    def make() -> dict[str, Any]:
+        return {
+            "shuffled": loader(Numbers(14), shuffle=True, seed=3),
+            "stream": loader(Streamed(12), num_workers=2, persistent_workers=True),
+            "inline": loader(Numbers(10, 100), num_workers=0, shuffle=True, seed=4),
+        }
+
+    whole = {name: flat([(name, batch) for batch in each]) for name, each in make().items()}
+    for taken in (0, 1, 5, 9):
+        loaders = make()
+        combined = penstock.concurrent(loaders, mode)
+        came = flat(itertools.islice(combined, taken))
+        states = {name: each.state_dict() for name, each in loaders.items()}
+        combined.close()
+        others = make()
+        for name, other in others.items():
+            other.load_state_dict(states[name])
+        came += flat(penstock.concurrent(others))
+        for name, expected in whole.items():
+            assert [sample for sample in came if sample[0] == name] == expected, (name, taken)
 
 
 class Tracked:

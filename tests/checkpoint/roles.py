@@ -1,16 +1,25 @@
-"""Datasets and samplers whose epochs are compared, undisturbed and resumed."""
+"""Loaders whose epochs are compared, undisturbed and resumed, and what they are made of."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
+import penstock
+from tests.support.split import own_part
+
 SAMPLES = 40
+
+Loader = penstock.DataLoader[Any]
+# Makes a loader with so many workers.
+Make = Callable[[int], Loader]
 
 
 class Dice(Dataset[torch.Tensor]):
@@ -39,11 +48,10 @@ class Stream(IterableDataset[torch.Tensor]):
         self.length = length
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number in range(first, self.length, step):
+        for number in own_part(self.length):
             # In the training process a stream draws from the program's own generators.
-            drawn = 0.0 if worker is None else random.random() + float(torch.rand(()))
+            in_worker = get_worker_info() is not None
+            drawn = random.random() + float(torch.rand(())) if in_worker else 0.0
             yield torch.tensor([number, drawn], dtype=torch.float64)
 
 
@@ -56,12 +64,11 @@ class StatefulStream(IterableDataset[torch.Tensor]):
         self.pulled = 0
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        part = own_part(self.length)
         if self.next is None:
-            self.next = first
+            self.next = part.start
         while self.next < self.length:
-            number, self.next = self.next, self.next + step
+            number, self.next = self.next, self.next + part.step
             self.pulled += 1
             yield torch.tensor([number])
         self.next = None
@@ -198,3 +205,132 @@ class EpochStream(IterableDataset[int]):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+
+# Loaders.
+
+
+def loader_of(dataset: Any, workers: int, **settings: Any) -> Loader:
+    context = "fork" if workers else None
+    settings = {"batch_size": 2, "multiprocessing_context": context, **settings}
+    return penstock.DataLoader(dataset, num_workers=workers, **settings)
+
+
+def shuffled(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True)
+
+
+def persistent(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True, persistent_workers=workers > 0)
+
+
+def with_generator(workers: int) -> Loader:
+    generator = torch.Generator().manual_seed(3)
+    return loader_of(Dice(), workers, shuffle=True, generator=generator)
+
+
+def seeded(workers: int) -> Loader:
+    return loader_of(Dice(), workers, shuffle=True, seed=9)
+
+
+def with_a_stateful_sampler(workers: int) -> Loader:
+    return loader_of(Dice(), workers, sampler=StatefulSampler())
+
+
+def skipping(workers: int) -> Loader:
+    dataset = Dice(bad=(3, 9, 17, 31))
+    return loader_of(dataset, workers, shuffle=True, on_error="skip", max_skipped=4)
+
+
+def streamed(workers: int) -> Loader:
+    return loader_of(Stream(), workers)
+
+
+def persistent_stream(workers: int) -> Loader:
+    return loader_of(Stream(), workers, persistent_workers=workers > 0)
+
+
+def stateful_stream(workers: int) -> Loader:
+    return loader_of(StatefulStream(), workers)
+
+
+def note_worker(number: int) -> None:
+    """As programs split a stream: through what the worker is told."""
+    get_worker_info().dataset.noted = number  # type: ignore[union-attr]
+
+
+# Their epochs.
+
+
+def seed_everything(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def plain(batches: Any) -> list[Any]:
+    return [batch.tolist() if isinstance(batch, torch.Tensor) else batch for batch in batches]
+
+
+def undisturbed(make: Make, workers: int, epochs: int = 3) -> list[list[Any]]:
+    seed_everything(5)
+    loader = make(workers)
+    return [plain(loader) for _ in range(epochs)]
+
+
+def saved(loader: Loader) -> dict[str, Any]:
+    """A loader's state, as JSON brings it to another program."""
+    state: dict[str, Any] = json.loads(json.dumps(loader.state_dict()))
+    return state
+
+
+def state_at(make: Make, workers: int, step: int) -> dict[str, Any]:
+    """The state in the middle of the second epoch."""
+    seed_everything(5)
+    loader = make(workers)
+    list(loader)
+    iterator = iter(loader)
+    for _ in range(step):
+        next(iterator)
+    return saved(loader)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The second and third epoch of a loader, and every state of the second.
+
+    Attributes:
+        epoch: the batches of the second epoch.
+        after: those of the third.
+        states: as they are when so many batches were handed over.
+        end: the state between the two.
+    """
+
+    epoch: list[Any]
+    after: list[Any]
+    states: list[dict[str, Any]]
+    end: dict[str, Any]
+
+
+def course_of(make: Make, workers: int) -> Course:
+    """Runs three epochs undisturbed, and two again with a look at the state behind each batch."""
+    _, epoch, after = undisturbed(make, workers)
+    seed_everything(5)
+    loader = make(workers)
+    list(loader)
+    iterator = iter(loader)
+    states, batches = [saved(loader)], []
+    for batch in iterator:
+        batches += plain([batch])
+        states.append(saved(loader))
+    # Who is asked for his state goes on as if nobody had asked.
+    assert batches == epoch
+    return Course(epoch, after, states, saved(loader))
+
+
+def resumed(make: Make, workers: int, state: dict[str, Any]) -> list[list[Any]]:
+    """The rest of the epoch, and the next one, in a program that has drawn other numbers."""
+    seed_everything(77)
+    loader = make(workers)
+    loader.load_state_dict(state)
+    return [plain(loader), plain(loader)]

@@ -1,4 +1,4 @@
-"""How far an epoch has come, and what its batches add to that."""
+"""How far an epoch has come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.checkpoint import Mark, Marks, Progress, StreamMark, StreamProgress
+from penstock.checkpoint import Mark, Progress, StreamMark, StreamProgress
 from penstock.checkpoint.own_state import pack, unpack
 
 
@@ -68,43 +68,3 @@ def test_it_survives_json():
     assert again.to_state() == progress.to_state()
     assert again.beyond == {3, 5}
     assert (unpack(again.streams[0].snapshot), unpack(again.sampler)) == ({"at": 1}, [1])
-
-
-# Marks.
-
-
-def test_in_order_a_batch_that_holds_nothing_is_passed_by_in_its_turn():
-    marks = Marks(in_order=True)
-    marks.note_emptied([2, 4])
-    marks.pass_by(1)
-    marks.hand_over(1)
-    assert [mark.batch for mark in marks.collect()] == [1]
-    marks.pass_by(3)
-    marks.hand_over(3)
-    assert [mark.batch for mark in marks.collect()] == [2, 3]
-    marks.pass_by(None)
-    assert [mark.batch for mark in marks.collect()] == [4]
-
-
-def test_out_of_order_it_is_passed_by_at_once():
-    marks = Marks(in_order=False)
-    marks.note_emptied([7])
-    marks.pass_by(1)
-    assert [mark.batch for mark in marks.collect()] == [7]
-
-
-def test_a_mark_holds_what_was_noted_for_its_batch():
-    marks = Marks(in_order=True)
-    marks.note_skip(1)
-    marks.note_skip(1)
-    marks.note_skip(2)
-    marks.note_stream(1, StreamMark(0, 5))
-    marks.note_snapshot(1, 0, b"of a stream")
-    marks.note_snapshot(2, 3, b"of a copy")
-    marks.hand_over(1, read=4, donated=(8,), sampler=b"s")
-    marks.hand_over(2)
-    first, second = marks.collect()
-    stream = StreamMark(0, 5, snapshot=b"of a stream")
-    assert first == Mark(1, skipped=2, read=4, donated=(8,), stream=stream, sampler=b"s")
-    assert second == Mark(2, skipped=1, copy=(3, b"of a copy"))
-    assert marks.collect() == []

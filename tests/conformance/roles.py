@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 import penstock
+from tests.support.split import own_part
 
 # How long to look for something that comes soon unless it is broken.
 SOON_S = 20.0
@@ -86,9 +87,7 @@ class Stream(IterableDataset[int]):
         self.length = length
 
     def __iter__(self) -> Iterator[int]:
-        info = get_worker_info()
-        first, step = (0, 1) if info is None else (info.id, info.num_workers)
-        return iter(range(first, self.length, step))
+        return iter(own_part(self.length))
 
 
 class SizedStream(Stream):

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
+from tests.support.split import own_part
+
 
 class Numbers(Dataset[tuple[int, torch.Tensor]]):
     """Sample `i` is `i` and a row of features.
@@ -65,6 +67,4 @@ class Stream(IterableDataset[int]):
         self.size = size
 
     def __iter__(self) -> Iterator[int]:
-        worker = torch.utils.data.get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return iter(range(first, self.size, step))
+        return iter(own_part(self.size))

@@ -16,8 +16,9 @@ from torch.utils.data import (
     RandomSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
-    get_worker_info,
 )
+
+from tests.support.split import own_part
 
 CASES = int(os.environ.get("PENSTOCK_FUZZ_CASES", "300"))
 SEED = int(os.environ.get("PENSTOCK_FUZZ_SEED", "0"))
@@ -114,9 +115,7 @@ class Streamed(IterableDataset[Any]):
         self.length, self.shape = length, shape
 
     def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return (make(self.shape, index) for index in range(first, self.length, step))
+        return (make(self.shape, index) for index in own_part(self.length))
 
 
 class StreamedWithLength(Streamed):

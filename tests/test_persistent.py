@@ -1,0 +1,135 @@
+"""The one iterator of a loader whose workers live on."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock.epoch import EpochRun
+from penstock.persistent import RenewedRun
+from penstock.pinning import PinnedRun
+
+
+class Run:
+    """Stands for an epoch's run, and notes what it is asked."""
+
+    def __init__(self, *batches: Any) -> None:
+        self.batches = iter(batches)
+        self.length = len(batches)
+        self.asked: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def ready(self) -> bool:
+        self.asked.append("ready")
+        return True
+
+    def wait_handles(self) -> list[int]:
+        self.asked.append("wait_handles")
+        return [3, 5]
+
+    def left_s(self, began: float) -> float | None:
+        self.asked.append(("left_s", began))
+        return 1.5
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+
+class Loader:
+    """Stands for the loader that has the workers."""
+
+
+def renewed(*runs: Any) -> RenewedRun:
+    first, *others = runs
+    iterator = RenewedRun(first, Loader())
+    for run in others:
+        iterator.renew(run)
+    return iterator
+
+
+def test_it_iterates_the_epoch_that_was_begun_last():
+    iterator = renewed(Run("a0", "a1", "a2"))
+    assert next(iterator) == "a0"
+    iterator.renew(Run("b0", "b1"))  # type: ignore[arg-type]
+    assert iter(iterator) is iterator
+    assert list(iterator) == ["b0", "b1"]
+
+
+def test_it_goes_on_behind_the_end_of_an_epoch():
+    iterator = renewed(Run("a0"))
+    assert list(iterator) == ["a0"]
+    assert list(iterator) == []
+    iterator.renew(Run("b0"))  # type: ignore[arg-type]
+    assert list(iterator) == ["b0"]
+
+
+def test_all_else_is_asked_of_the_epoch_that_was_begun_last():
+    before, now = Run("a0"), Run("b0", "b1")
+    iterator = renewed(before, now)
+    assert len(iterator) == 2
+    assert iterator.ready() is True
+    assert iterator.wait_handles() == [3, 5]
+    assert iterator.left_s(7.0) == 1.5
+    iterator.close()
+    assert now.asked == ["ready", "wait_handles", ("left_s", 7.0), "close"]
+    assert before.asked == []
+
+
+@pytest.mark.parametrize("kind", [EpochRun, PinnedRun])
+def test_it_can_be_asked_whatever_waits_and_ends_an_epoch(kind):
+    """Who combines loaders asks any of the three, and cannot tell them apart."""
+    asked = {"ready", "wait_handles", "left_s", "close", "__len__", "__iter__", "__next__"}
+    for name in asked:
+        own, other = getattr(RenewedRun, name), getattr(kind, name)
+        assert (
+            inspect.signature(own).parameters.keys() == inspect.signature(other).parameters.keys()
+        )
+
+
+def test_it_keeps_its_loader_and_not_the_epochs_before():
+    before, loader = Run("a0"), Loader()
+    iterator = RenewedRun(before, loader)  # type: ignore[arg-type]
+    references = weakref.ref(before), weakref.ref(loader)
+    iterator.renew(Run("b0"))  # type: ignore[arg-type]
+    del before, loader
+    gc.collect()
+    assert [reference() is None for reference in references] == [True, False]
+    del iterator
+    gc.collect()
+    assert references[1]() is None
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_state_is_of_the_epoch_that_was_begun_last():
+    def make() -> Any:
+        return penstock.DataLoader(
+            range(12), 2, True, num_workers=1, seed=3, persistent_workers=True
+        )  # type: ignore[arg-type]
+
+    loader = make()
+    iterator = iter(loader)
+    next(iterator)
+    assert iter(loader) is iterator
+    begun = [next(iterator).tolist() for _ in range(2)]
+    state = loader.state_dict()
+    rest = [batch.tolist() for batch in iterator]
+    other = make()
+    other.load_state_dict(state)
+    assert [batch.tolist() for batch in other] == rest
+    fresh = make()
+    fresh.set_epoch(1)
+    assert [batch.tolist() for batch in fresh] == begun + rest
