@@ -48,6 +48,7 @@ from penstock.observe import StatisticsRecorder
 from penstock.options import ErrorPolicy
 from penstock.plan import GivenBatches, RefillingBatches, StreamTurns, stream_of
 from penstock.schedule import (
+    MAX_DEATHS_PER_BATCH,
     Amend,
     Delivery,
     Discard,
@@ -61,7 +62,6 @@ from penstock.schedule import (
     Replacement,
     Scheduler,
 )
-from penstock.schedule.scheduler import MAX_DEATHS_PER_BATCH
 
 _log = logging.getLogger("penstock")
 
