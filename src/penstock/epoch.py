@@ -27,6 +27,7 @@ from penstock.engines.protocol import (
     Done,
     Ended,
     Engine,
+    EpochStart,
     Event,
     Failed,
     Opened,
@@ -167,7 +168,7 @@ class EpochRun(Iterator[Any]):
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
         engine.begin_epoch(
-            settings.seed, _starts(self.progress, engine.seats), number=settings.number
+            EpochStart(settings.seed, _starts(self.progress, engine.seats), settings.number)
         )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)

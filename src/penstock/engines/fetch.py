@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.checkpoint import Snapshots, tell_epoch, unpack
@@ -16,8 +16,8 @@ from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
-from penstock.engines.outcome import Broken, Held, Made, Outcome
-from penstock.engines.protocol import NOTHING_LEFT, StreamStart
+from penstock.engines.outcome import Broken, Held, Made, Outcome, with_snapshot
+from penstock.engines.protocol import NOTHING_LEFT, EpochStart
 from penstock.engines.randomness import SampleRandomness
 from penstock.schedule import Fill, Lease
 
@@ -51,23 +51,16 @@ class Fetcher:
         self._snapshots = Snapshots(job.dataset, job.snapshot_every)
         self._many = getattr(job.dataset, "__getitems__", None) if job.batched else None
 
-    def begin_epoch(
-        self, seed: int, start: StreamStart | None = None, number: int | None = None
-    ) -> None:
-        """Drops what is left of the epoch before.
-
-        Args:
-            seed: what the samples' random numbers are derived from.
-            start: the state of this copy of the dataset, if the epoch goes on.
-            number: the epoch's, or None.
-        """
+    def begin_epoch(self, epoch: EpochStart) -> None:
+        """Drops what is left of the epoch before; see `Engine.begin_epoch`."""
         self._held.clear()
-        tell_epoch(self._dataset, number)
+        tell_epoch(self._dataset, epoch.number)
         self._snapshots.begin_epoch()
+        start = epoch.starts.get(self._seat or 0)
         if start is not None and start.snapshot is not None:
             self._dataset.load_state_dict(unpack(start.snapshot)["dataset"])
         if self._randomness is not None:
-            self._randomness.begin_epoch(seed)
+            self._randomness.begin_epoch(epoch.seed)
 
     def fetch(self, lease: Lease) -> Outcome:
         """Carries out a lease."""
@@ -206,10 +199,7 @@ class Fetcher:
         if begin_sample is not None and self._collate.is_users:
             begin_sample(("batch", batch))
         outcome = self._collate(samples, batch, failures)
-        snapshot = self._snapshots.take()
-        if snapshot is not None and isinstance(outcome, Made):
-            return replace(outcome, snapshot=snapshot)
-        return outcome
+        return with_snapshot(outcome, self._snapshots.take())
 
     def _describe(self, error: Exception, index: object, place: int) -> Failure:
         error = explain_index_error(error, self._dataset, index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from penstock.engines.failure import Failure
@@ -42,3 +42,10 @@ class StreamEnded:
 
 
 Outcome: TypeAlias = Made | Held | Broken | StreamEnded
+
+
+def with_snapshot(outcome: Outcome, snapshot: bytes | None) -> Outcome:
+    """The outcome with the dataset's state behind it, where there are both a batch and a state."""
+    if snapshot is not None and isinstance(outcome, Made):
+        return replace(outcome, snapshot=snapshot)
+    return outcome

@@ -33,10 +33,10 @@ from penstock.engines.launch import (
 )
 from penstock.engines.payload import Payload
 from penstock.engines.protocol import (
-    NO_STARTS,
     Died,
     Done,
     Ended,
+    EpochStart,
     Event,
     Failed,
     Failures,
@@ -135,7 +135,7 @@ class ProcessEngine:
         self._context: BaseContext | None = None
         self._inherits = True
         self._serial = 0
-        self._epoch: tuple[int, int | None] = 0, None
+        self._epoch = EpochStart(0)
         self._poll = select.poll()
         self._watched: dict[int, _Seat] = {}
         self._unsent: set[int] = set()
@@ -238,21 +238,15 @@ class ProcessEngine:
             self._send_begin(seat)
             self.flush()
 
-    def begin_epoch(
-        self,
-        seed: int,
-        starts: Mapping[int, StreamStart] = NO_STARTS,
-        *,
-        number: int | None = None,
-    ) -> None:
+    def begin_epoch(self, start: EpochStart) -> None:
         """See `Engine.begin_epoch`."""
         self._check_owner()
         self._serial += 1
-        self._epoch = seed, number
+        self._epoch = start
         self._refused.clear()
         for seat in self._seats:
             own = self._job.streams_of(seat.number) if self._job.stream else [seat.number]
-            seat.starts = {stream: starts.get(stream, StreamStart()) for stream in own}
+            seat.starts = {stream: start.starts.get(stream, StreamStart()) for stream in own}
             seat.streams.clear()
             if seat.channel is None:
                 # The epoch before ended with the death of its worker.
@@ -284,7 +278,7 @@ class ProcessEngine:
         return [seat.number for seat in self._seats if seat.ready]
 
     def _send_begin(self, seat: _Seat) -> None:
-        body = self._serialised((*self._epoch, seat.starts))
+        body = self._serialised(replace(self._epoch, starts=seat.starts))
         self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
     def submit(self, lease: Lease) -> None:

@@ -14,7 +14,7 @@ from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import name_current
-from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
+from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded, with_snapshot
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
@@ -112,10 +112,7 @@ class StreamFetcher:
         if not samples or (job.drop_last and len(samples) < wanted):
             return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
         snapshot = None if self._over else self._snapshots.take(self._iterator)
-        outcome = self._collate(samples, batch, failures)
-        if snapshot is not None and isinstance(outcome, Made):
-            return replace(outcome, snapshot=snapshot)
-        return outcome
+        return with_snapshot(self._collate(samples, batch, failures), snapshot)
 
     def _pull(self) -> Any:
         if self._over:

@@ -132,9 +132,9 @@ class _Worker:
         self._seat = seat
         self._channel = channel
         self._writer = writer
-        self._map = None if job.stream else Fetcher(job, seat, writer.allocate)
-        self._streams = StreamHost(job, seat, seed, writer.allocate) if job.stream else None
-        self._fetcher: Any = self._streams or self._map
+        allocate = writer.allocate
+        self._streams = StreamHost(job, seat, seed, allocate) if job.stream else None
+        self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, seat, allocate)
         self._leases: deque[Frame] = deque()
         self._amendments: deque[Frame] = deque()
         self._held: dict[tuple[int, int], Frame] = {}
@@ -184,11 +184,7 @@ class _Worker:
         self._held.clear()
         self._busy.clear()
         try:
-            seed, number, starts = pickle.loads(frame.body)
-            if self._streams is not None:
-                self._streams.begin_epoch(seed, starts, number)
-            elif self._map is not None:
-                self._map.begin_epoch(seed, starts.get(self._seat), number)
+            self._fetcher.begin_epoch(pickle.loads(frame.body))
         except Exception as error:
             # The dataset's own `set_epoch` or `load_state_dict`, most likely; the worker that came
             # in this one's place would meet it again.
