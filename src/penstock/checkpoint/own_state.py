@@ -6,6 +6,7 @@ call such methods; a dataset has them or not.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from typing import Any
 
@@ -60,6 +61,27 @@ class Snapshots:
     def begin_epoch(self) -> None:
         """Counts from the beginning."""
         self._made = 0
+
+    def restore(self, packed: bytes | None) -> dict[str, Any]:
+        """Has the dataset take up what `take` or `between` has returned, if it is in it.
+
+        Returns:
+            What is in it: also the state of the iterator, which is its reader's business.
+        """
+        state: dict[str, Any] = unpack(packed) or {}
+        if "dataset" in state:
+            self._dataset.load_state_dict(state["dataset"])
+        return state
+
+    def between(self) -> bytes | None:
+        """The dataset's state where nothing reads it, packed; None if there is none.
+
+        Some can tell only while they are iterated: then there is none.
+        """
+        if self._tells and self._every:
+            with contextlib.suppress(Exception):
+                return pack({"dataset": self._dataset.state_dict()})
+        return None
 
     def take(self, iterator: object = None) -> bytes | None:
         """The state behind a batch that was made, packed; None if there is none, or none is due.

@@ -32,10 +32,10 @@ from penstock.engines.protocol import (
     StreamStart,
     Withheld,
 )
+from penstock.engines.resumption import Key, Resumption
 from penstock.engines.seat import LEAVE_S, Seat, Starter
 from penstock.engines.shared_result import SharedResult, placed
 from penstock.errors import ClosedError, SerializationError, WireError
-from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
 from penstock.transport.channel import SPIN_BELOW_S, SPIN_S, ChannelClosed, look_out
@@ -47,23 +47,19 @@ EXIT_CODE_S = 5.0
 # Batches that the user may hold in shared memory; for more, private copies are made.
 HELD_SLOTS = 4
 
-_Key = tuple[int, int, int]  # epoch, batch, attempt
-
 
 class _LeasedSeat(Seat):
     """A seat, and what is lent to the worker in it.
 
     Attributes:
         slots: where each lease's batch goes.
-        starts: where its streams would have to begin again.
-        streams: which stream each lease is of.
+        resumption: where a worker in its place would begin.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, job: Job, number: int) -> None:
         super().__init__(number)
-        self.slots: dict[_Key, int] = {}
-        self.starts: dict[int, StreamStart] = {}
-        self.streams: dict[_Key, int] = {}
+        self.slots: dict[Key, int] = {}
+        self.resumption = Resumption(job, number)
 
 
 class ProcessEngine:
@@ -87,7 +83,7 @@ class ProcessEngine:
         self._job = job
         self._owner = os.getpid()
         self._arena = Arena(most_lent=HELD_SLOTS, portable=portable)
-        self._seats = [_LeasedSeat(number) for number in range(job.seats)]
+        self._seats = [_LeasedSeat(job, number) for number in range(job.seats)]
         self._starter = Starter(job, context, seed, self._arena)
         self._serial = 0
         self._epoch = EpochStart(0)
@@ -126,7 +122,7 @@ class ProcessEngine:
             self._watched[fd] = seat
             self._poll.register(fd, select.POLLIN)
         if self._serial:
-            self._send_begin(seat)
+            self._send_begin(seat, seat.resumption.starts())
             self.flush()
 
     def begin_epoch(self, start: EpochStart) -> None:
@@ -136,15 +132,13 @@ class ProcessEngine:
         self._epoch = start
         self._refused.clear()
         for seat in self._seats:
-            own = self._job.streams_of(seat.number) if self._job.stream else [seat.number]
-            seat.starts = {stream: start.starts.get(stream, StreamStart()) for stream in own}
-            seat.streams.clear()
+            told = seat.resumption.begin_epoch(start.starts)
             if seat.channel is None:
                 # The epoch before ended with the death of its worker.
                 self._end(seat, patience_s=0.0)
                 self._launch(seat)
             else:
-                self._send_begin(seat)
+                self._send_begin(seat, told)
         self.flush()
 
     @property
@@ -168,8 +162,8 @@ class ProcessEngine:
         """See `Engine.ready_seats`."""
         return [seat.number for seat in self._seats if seat.ready]
 
-    def _send_begin(self, seat: _LeasedSeat) -> None:
-        body = self._serialised(replace(self._epoch, starts=seat.starts))
+    def _send_begin(self, seat: _LeasedSeat, starts: Mapping[int, StreamStart]) -> None:
+        body = self._serialised(replace(self._epoch, starts=starts))
         self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
     def submit(self, lease: Lease) -> None:
@@ -187,8 +181,7 @@ class ProcessEngine:
         slot, capacity = self._arena.acquire(lease.seat)
         key = (self._serial, lease.batch, lease.attempt)
         seat.slots[key] = slot
-        if self._job.stream:
-            seat.streams[key] = stream_of(lease.indices)
+        seat.resumption.lent(key, lease.indices)
         self._send(
             seat,
             pack(
@@ -329,16 +322,17 @@ class ProcessEngine:
             self._arena.release(slot)
         if not current:
             return
-        stream = seat.streams.pop(key, None)
-        if stream is not None:
-            # What was taken for a batch that was given up is gone as well.
-            seat.starts[stream] = replace(seat.starts[stream], pulled=frame.position)
+        result = None
+        if kind == Kind.DONE:
+            result = SharedResult(self._arena, frame.body, slot, frame.used)
+        elif kind == Kind.ENDED:
+            seat.resumption.ended(key, bytes(frame.body) or None)
+        seat.resumption.answered(key, frame.position, result)
         if kind == Kind.DROPPED:
             return
         where = (seat.number, frame.batch, frame.attempt, frame.busy_s, frame.position)
         self._busy_s = frame.busy_s
-        if kind == Kind.DONE:
-            result = SharedResult(self._arena, frame.body, slot, frame.used)
+        if result is not None:
             events.append(Done(*where, result))
         elif kind == Kind.FAILED:
             events.append(Failed(*where, end_or_raise(decode(frame.body, None))))
@@ -367,7 +361,6 @@ class ProcessEngine:
         for slot in seat.slots.values():
             self._arena.release(slot)
         seat.slots.clear()
-        seat.streams.clear()
         return code
 
     def _unwatch(self, fd: int) -> None:

@@ -47,11 +47,15 @@ class StreamStart:
         pulled: samples to have been taken from it.
         snapshot: the state of its dataset at that place or an earlier one, packed, or None.
         snapshot_at: samples that had been taken from it there.
+        random: the states of the process's generators there, packed, or None: as they are.
+        earlier: whether the snapshot is of before this epoch: how an epoch has left the dataset.
     """
 
     pulled: int = 0
     snapshot: bytes | None = None
     snapshot_at: int = 0
+    random: bytes | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)

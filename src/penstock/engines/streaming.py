@@ -16,6 +16,7 @@ from penstock.engines.job import Job
 from penstock.engines.naming import name_current
 from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded, with_snapshot
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
+from penstock.engines.randomness import ProcessRandomness
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
 
@@ -44,6 +45,7 @@ class StreamFetcher:
         self._seat = seat
         self._collate = Collation(job, seat, allocate)
         self._snapshots = Snapshots(job.dataset, job.snapshot_every)
+        self._sequence = None if seat is None else ProcessRandomness()
         self._iterator: Iterator[Any] | None = None
         self._samples: list[Any] = []
         self._failures: list[Failure] = []
@@ -59,12 +61,14 @@ class StreamFetcher:
             start: where to begin; None for the beginning. What lies before was handed over.
             number: the epoch's, or None.
         """
+        self._start = StreamStart() if start is None else start
+        if self._start.earlier:
+            self._snapshots.restore(self._start.snapshot)
         tell_epoch(self._job.dataset, number)
         self._snapshots.begin_epoch()
         self._iterator = None
         self._over = False
         self._samples, self._failures = [], []
-        self._start = StreamStart() if start is None else start
         # Until the stream is there, the place that it will be at.
         self.pulled = self._start.pulled
 
@@ -110,9 +114,11 @@ class StreamFetcher:
         samples, failures = self._samples, self._failures
         self._fills_batches = len(samples) == wanted
         if not samples or (job.drop_last and len(samples) < wanted):
-            return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
+            if failures:
+                return Made(NOTHING_LEFT, 0, failures)
+            return StreamEnded(None if self._seat is None else self._snapshots.between())
         snapshot = None if self._over else self._snapshots.take(self._iterator)
-        return with_snapshot(self._collate(samples, batch, failures), snapshot)
+        return with_snapshot(self._collate(samples, batch, failures), snapshot, self._sequence)
 
     def _pull(self) -> Any:
         if self._over:
@@ -148,12 +154,12 @@ class StreamFetcher:
     def _begin_stream(self) -> Iterator[Any]:
         """The iterator, where it has to begin."""
         start, dataset = self._start, self._job.dataset
-        snapshot = unpack(start.snapshot) or {}
-        if "dataset" in snapshot:
-            dataset.load_state_dict(snapshot["dataset"])
+        snapshot = {} if start.earlier else self._snapshots.restore(start.snapshot)
         iterator: Iterator[Any] = iter(dataset)
         if "iterator" in snapshot:
             iterator.load_state_dict(snapshot["iterator"])  # type: ignore[attr-defined]
+        if self._sequence is not None and start.random is not None:
+            self._sequence.restore(unpack(start.random))
         for pulled in range(start.snapshot_at, start.pulled):
             try:
                 next(iterator)

@@ -29,7 +29,7 @@ from penstock.engines.fetch import Fetcher
 from penstock.engines.heap import keep_freed_memory
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
-from penstock.engines.outcome import Broken, Held, Made, Outcome
+from penstock.engines.outcome import Held, Made, Outcome, StreamEnded
 from penstock.engines.payload import load_payload
 from penstock.engines.randomness import seed_process
 from penstock.plan import stream_of
@@ -242,15 +242,16 @@ class _Worker:
     def _encode(self, outcome: Outcome) -> tuple[Kind, bytes]:
         try:
             if isinstance(outcome, Made):
-                made = (outcome.value, outcome.samples, outcome.failures, outcome.snapshot)
+                kept = (outcome.snapshot, outcome.random)
+                made = (outcome.value, outcome.samples, outcome.failures, *kept)
                 return Kind.DONE, encode(made, self._writer)
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
-            if isinstance(outcome, Broken):
-                return Kind.FAILED, encode(outcome.failure, None)
+            if isinstance(outcome, StreamEnded):
+                return Kind.ENDED, outcome.snapshot or b""
+            return Kind.FAILED, encode(outcome.failure, None)
         except Exception as error:
             return Kind.FAILED, encode(describe(error, seat=self._seat), None)
-        return Kind.ENDED, b""
 
     def _reply(self, kind: Kind, lease: Frame, body: bytes, busy_s: float) -> None:
         self._channel.send_all(
