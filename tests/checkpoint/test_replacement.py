@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,12 @@ def loader_of(dataset: Dataset[torch.Tensor], **options: Any) -> DataLoader[torc
 def kill(loader: DataLoader[torch.Tensor], seat: int) -> None:
     engine = loader._engine
     assert engine is not None
-    os.kill(engine.pids()[seat], signal.SIGKILL)
+    process = engine._seats[seat].process
+    assert process is not None
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    # Dead when the loop looks next, with what it had sent still to be read.
+    wait([process.sentinel])
 
 
 def values(batch: torch.Tensor) -> Any:
@@ -208,6 +214,13 @@ def test_what_has_arrived_and_was_not_handed_over_counts(undisturbed):
     # All that the window allows has arrived by then, and lies in slots.
     large = loader_of(Copies(50_000), prefetch_factor=4)
     assert epochs(large, fatal=(1, 1), pause_s=0.3) == undisturbed[Copies]
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("kind", [Copies, Rounds, Passes])
+def test_a_worker_with_nothing_left_to_do_in_its_epoch_has_its_copy_in_the_next(undisturbed, kind):
+    found = epochs(loader_of(kind()), fatal=(1, 7), seat=1, pause_s=0.3)
+    assert found == undisturbed[kind]
 
 
 @pytest.mark.usefixtures("no_leaks")

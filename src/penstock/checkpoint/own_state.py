@@ -58,20 +58,29 @@ class Snapshots:
         self._every = every
         self._made = 0
 
-    def begin_epoch(self) -> None:
-        """Counts from the beginning."""
-        self._made = 0
+    def begin_epoch(
+        self, number: int | None, packed: bytes | None = None, *, earlier: bool = False
+    ) -> Any:
+        """Tells the dataset the epoch, and has it take up a state that it has told.
 
-    def restore(self, packed: bytes | None) -> dict[str, Any]:
-        """Has the dataset take up what `take` or `between` has returned, if it is in it.
+        Args:
+            number: the epoch's; None: it is not told.
+            packed: what `take` or `between` has returned, or None.
+            earlier: whether that was before the epoch began.
 
         Returns:
-            What is in it: also the state of the iterator, which is its reader's business.
+            The state of the iterator at that place in the epoch, if it is known.
         """
+        self._made = 0
         state: dict[str, Any] = unpack(packed) or {}
+        if not earlier:
+            tell_epoch(self._dataset, number)
         if "dataset" in state:
             self._dataset.load_state_dict(state["dataset"])
-        return state
+        if earlier:
+            # Last, as it was: the state may hold the number of the epoch before.
+            tell_epoch(self._dataset, number)
+        return None if earlier else state.get("iterator")
 
     def between(self) -> bytes | None:
         """The dataset's state where nothing reads it, packed; None if there is none.

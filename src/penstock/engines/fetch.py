@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.checkpoint import Snapshots, tell_epoch, unpack
+from penstock.checkpoint import Snapshots, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
@@ -57,13 +57,8 @@ class Fetcher:
     def begin_epoch(self, epoch: EpochStart) -> None:
         """Drops what is left of the epoch before; see `Engine.begin_epoch`."""
         self._held.clear()
-        self._snapshots.begin_epoch()
         start = epoch.starts.get(self._seat or 0, StreamStart())
-        if start.earlier:
-            self._snapshots.restore(start.snapshot)
-        tell_epoch(self._dataset, epoch.number)
-        if not start.earlier:
-            self._snapshots.restore(start.snapshot)
+        self._snapshots.begin_epoch(epoch.number, start.snapshot, earlier=start.earlier)
         if self._sequence is not None and start.random is not None:
             self._sequence.restore(unpack(start.random))
         if self._randomness is not None:

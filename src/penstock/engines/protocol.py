@@ -48,7 +48,8 @@ class StreamStart:
         snapshot: the state of its dataset at that place or an earlier one, packed, or None.
         snapshot_at: samples that had been taken from it there.
         random: the states of the process's generators there, packed, or None: as they are.
-        earlier: whether the snapshot is of before this epoch: how an epoch has left the dataset.
+        earlier: whether the snapshot is no place in this epoch, but how one has left the dataset.
+        ended: whether the stream has nothing left.
     """
 
     pulled: int = 0
@@ -56,6 +57,7 @@ class StreamStart:
     snapshot_at: int = 0
     random: bytes | None = None
     earlier: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

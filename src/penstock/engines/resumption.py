@@ -79,7 +79,14 @@ class Resumption:
         """What to tell a worker that takes the place of one that died."""
         self._settle(waiting=True)
         self._forget()
-        return self._starts
+        return {
+            number: replace(
+                start, snapshot=self._ended[number], random=None, earlier=True, ended=True
+            )
+            if number in self._ended
+            else start
+            for number, start in self._starts.items()
+        }
 
     def lent(self, key: Key, indices: Sequence[object]) -> None:
         """The worker is lent a batch."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from penstock.checkpoint import Snapshots, tell_epoch, unpack
+from penstock.checkpoint import Snapshots, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
@@ -61,13 +61,12 @@ class StreamFetcher:
             start: where to begin; None for the beginning. What lies before was handed over.
             number: the epoch's, or None.
         """
-        self._start = StreamStart() if start is None else start
-        if self._start.earlier:
-            self._snapshots.restore(self._start.snapshot)
-        tell_epoch(self._job.dataset, number)
-        self._snapshots.begin_epoch()
+        self._start = start = StreamStart() if start is None else start
+        self._iterator_state = self._snapshots.begin_epoch(
+            number, start.snapshot, earlier=start.earlier
+        )
         self._iterator = None
-        self._over = False
+        self._over = start.ended
         self._samples, self._failures = [], []
         # Until the stream is there, the place that it will be at.
         self.pulled = self._start.pulled
@@ -154,10 +153,9 @@ class StreamFetcher:
     def _begin_stream(self) -> Iterator[Any]:
         """The iterator, where it has to begin."""
         start, dataset = self._start, self._job.dataset
-        snapshot = {} if start.earlier else self._snapshots.restore(start.snapshot)
         iterator: Iterator[Any] = iter(dataset)
-        if "iterator" in snapshot:
-            iterator.load_state_dict(snapshot["iterator"])  # type: ignore[attr-defined]
+        if self._iterator_state is not None:
+            iterator.load_state_dict(self._iterator_state)  # type: ignore[attr-defined]
         if self._sequence is not None and start.random is not None:
             self._sequence.restore(unpack(start.random))
         for pulled in range(start.snapshot_at, start.pulled):

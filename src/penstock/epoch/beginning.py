@@ -20,5 +20,5 @@ def starts_of(progress: Progress, seats: int) -> dict[int, StreamStart]:
     return {
         number: StreamStart(stream.pulled, stream.snapshot, stream.snapshot_at)
         for number, stream in enumerate(progress.streams)
-        if stream.pulled
+        if stream.pulled and not stream.ended
     }
