@@ -28,6 +28,7 @@ from penstock.engines.protocol import (
     Event,
     Failed,
     Opened,
+    Report,
     Result,
     Started,
     StartFailed,
@@ -143,14 +144,14 @@ class EpochRun(Iterator[Any]):
         try:
             batch = self.take()
         except StopIteration:
-            self.progress.add(self.collect_marks())
+            self.progress.add(self._marks.collect())
             self.progress.finished = True
             raise
         except Exception:
-            self.progress.add(self.collect_marks())
+            self.progress.add(self._marks.collect())
             raise
         # Not behind Ctrl-C, with which the loop has not been given the batch.
-        self.progress.add(self.collect_marks())
+        self.progress.add(self._marks.collect())
         return batch
 
     def collect_marks(self) -> list[Mark]:
@@ -310,7 +311,7 @@ class EpochRun(Iterator[Any]):
 
     def _handle(self, event: Event) -> None:
         scheduler = self._scheduler
-        if self._plan.is_stream and isinstance(event, Done | Failed | Ended | Withheld):
+        if self._plan.is_stream and isinstance(event, Report):
             self._note_stream(event)
         if isinstance(event, Done):
             self.recorder.busy_s += event.busy_s
@@ -370,7 +371,7 @@ class EpochRun(Iterator[Any]):
 
     # What is remembered of what was handed over.
 
-    def _note_stream(self, event: Done | Failed | Ended | Withheld) -> None:
+    def _note_stream(self, event: Report) -> None:
         """Keeps where a stream stands behind a batch, until the batch is handed over."""
         lease = self._scheduler.lease(event.batch)
         if lease is None or lease.attempt != event.attempt:
@@ -384,9 +385,10 @@ class EpochRun(Iterator[Any]):
     def _hand_over(self, batch: int, read: int) -> None:
         """Enters a batch that is handed over, and those before it that hold nothing."""
         plan, marks = self._plan, self._marks
-        marks.note_emptied(self._scheduler.take_emptied())
+        if emptied := self._scheduler.take_emptied():
+            marks.note_emptied(emptied)
         marks.pass_by(batch)
-        marks.hand_over(batch, read=read, donated=plan.donated(batch), sampler=plan.snapshot(batch))
+        marks.hand_over(batch, read, plan.donated(batch), plan.snapshot(batch))
 
     def _check_claim(self) -> None:
         length, samples = self._settings.claimed_samples, self.recorder.samples
