@@ -39,8 +39,15 @@ from penstock.options import (
 )
 from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
-from penstock.plan import GivenBatches, RefillingBatches, SeededShuffle, StreamTurns, mix_seeds
-from penstock.schedule import DonorPlan, Plan
+from penstock.plan import (
+    EpochPlan,
+    GivenBatches,
+    RefillingBatches,
+    SeededShuffle,
+    StreamTurns,
+    mix_seeds,
+)
+from penstock.schedule import DonorPlan
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -355,7 +362,7 @@ class DataLoader(TorchDataLoader[T_co]):
         checkpoint.drawn = drawn, epochs + 1
         return mix_seeds(drawn, epochs + 1) >> 1
 
-    def _make_plan(self, progress: Progress) -> tuple[Plan, DonorPlan | None, int | None]:
+    def _make_plan(self, progress: Progress) -> tuple[EpochPlan, DonorPlan | None, int | None]:
         """The plan, the plan again if it can fill skipped places, and its number of samples."""
         if self._is_stream:
             ended = [number for number, each in enumerate(progress.streams) if each.ended]

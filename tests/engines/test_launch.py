@@ -12,7 +12,7 @@ import pytest
 from penstock.engines import launch
 from penstock.engines.launch import choose_context, start_method, start_process
 from penstock.engines.process import ProcessEngine
-from penstock.engines.protocol import Done
+from penstock.engines.protocol import Done, EpochStart
 from penstock.errors import SerializationError, WorkerStartError
 from tests.engines.driving import job_of, lease, poll_for
 
@@ -100,7 +100,7 @@ def test_an_engine_works_beside_other_threads():
     engine = ProcessEngine(job_of(Plain()))
     try:
         engine.start()
-        engine.begin_epoch(1)
+        engine.begin_epoch(EpochStart(1))
         engine.submit(lease(0, [1]))
         (done,) = poll_for(engine, Done)
         assert done.result.open().value.tolist() != [os.getpid()]
@@ -114,7 +114,7 @@ def test_an_engine_works_beside_other_threads_where_the_dataset_cannot_travel():
     try:
         with pytest.warns(RuntimeWarning, match=r"since dataset\.lock"):
             engine.start()
-        engine.begin_epoch(1)
+        engine.begin_epoch(EpochStart(1))
         engine.submit(lease(0, [5]))
         (done,) = poll_for(engine, Done)
         assert done.result.open().value.tolist() == [5]

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from penstock.engines.process import HELD_SLOTS, ProcessEngine
-from penstock.engines.protocol import Died, Done, Failed, Started, StartFailed, Withheld
+from penstock.engines.protocol import Died, Done, EpochStart, Failed, Started, StartFailed, Withheld
 from penstock.errors import SerializationError
 from penstock.schedule import Fill
 from tests.engines.driving import TIMEOUT_S, job_of, lease, poll_for, poll_until
@@ -116,7 +116,7 @@ def make(no_leaks, start_method):
         engines.append(engine)
         if start:
             engine.start()
-            engine.begin_epoch(1)
+            engine.begin_epoch(EpochStart(1))
         return engine
 
     yield make
@@ -365,7 +365,7 @@ def test_a_new_epoch_drops_the_leases_of_the_old_one_and_their_replies(make):
     for epoch in range(2, 8):
         for batch in range(6):
             engine.submit(lease(batch, [1, 2], seat=batch % 2))
-        engine.begin_epoch(epoch)
+        engine.begin_epoch(EpochStart(epoch))
         for batch in range(2):
             engine.submit(lease(batch, [epoch * 10 + batch], seat=batch))
         found = poll_for(engine, Done, 2)
@@ -385,7 +385,7 @@ def test_no_reply_of_an_old_epoch_comes_up_for_a_lease_that_was_under_way(make, 
     engine.submit(lease(0, [index]))
     engine.flush()
     waits.begun.recv_bytes()
-    engine.begin_epoch(2)
+    engine.begin_epoch(EpochStart(2))
     waits.go_on.send_bytes(b"go on")
     engine.submit(lease(0, [5]))
     events = poll_until(engine, lambda events: any(isinstance(e, Done) for e in events))
@@ -401,7 +401,7 @@ def test_no_reply_of_an_old_epoch_comes_up_that_waited_to_be_read(make):
     engine.submit(lease(0, [1]))
     engine.flush()
     select.select(engine.wait_handles(), [], [])
-    engine.begin_epoch(2)
+    engine.begin_epoch(EpochStart(2))
     engine.submit(lease(0, [5]))
     (done,) = poll_for(engine, Done)
     assert done.result.open().value[0, 0] == 5
@@ -414,7 +414,7 @@ def test_a_new_epoch_drops_withheld_batches(make):
     engine = make(Raises(), sample_errors="ask")
     engine.submit(lease(0, [13]))
     poll_for(engine, Withheld)
-    engine.begin_epoch(2)
+    engine.begin_epoch(EpochStart(2))
     engine.submit(lease(0, [5]))
     (done,) = poll_for(engine, Done)
     assert done.result.open().value.tolist() == [5]
@@ -576,7 +576,7 @@ KILLED = """
     import json, multiprocessing, sys, time
     from penstock.engines.job import Job
     from penstock.engines.process import ProcessEngine
-    from penstock.engines.protocol import Started
+    from penstock.engines.protocol import EpochStart, Started
     from penstock.schedule import Lease
 
     if __name__ == "__main__":
@@ -588,7 +588,7 @@ KILLED = """
         context = multiprocessing.get_context(sys.argv[1])
         engine = ProcessEngine(Job(Numbers(), 3), context=context)
         engine.start()
-        engine.begin_epoch(1)
+        engine.begin_epoch(EpochStart(1))
         ready = 0
         while ready < 3:
             ready += sum(isinstance(event, Started) for event in engine.poll(None))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.schedule import Lease, Scheduler
-from penstock.schedule.scheduler import MAX_DEATHS_PER_BATCH
+from penstock.schedule import MAX_DEATHS_PER_BATCH, Lease, Scheduler
 from tests.schedule.roles import DROP, ask, asked_about, complete, given, issued, numbers
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.schedule import Amend, Discard, Fill, Recall
-from penstock.schedule.scheduler import Delivery
+from penstock.schedule import Amend, Delivery, Discard, Fill, Recall
 from tests.schedule.roles import (
     DROP,
     ask,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.plan import GivenBatches, StreamTurns
-from penstock.schedule.scheduler import Delivery
+from penstock.schedule import Delivery
 from tests.schedule.roles import DROP, ask, complete, given, issued, numbers, schedule, seats_of
 from tests.schedule.simulation import sample_error
 

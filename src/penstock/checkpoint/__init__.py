@@ -12,7 +12,7 @@ Nothing here starts, reads or waits for anything.
 
 from penstock.checkpoint.marks import Marks
 from penstock.checkpoint.memory import Checkpoint
-from penstock.checkpoint.own_state import Snapshots, has_state, tell_epoch, unpack
+from penstock.checkpoint.own_state import Snapshots, has_state, pack, tell_epoch, unpack
 from penstock.checkpoint.progress import Mark, Progress, StreamMark, StreamProgress
 from penstock.checkpoint.randomness import RandomSources
 from penstock.checkpoint.state import Identity, check_state, make_state
@@ -30,6 +30,7 @@ __all__ = [
     "check_state",
     "has_state",
     "make_state",
+    "pack",
     "tell_epoch",
     "unpack",
 ]

@@ -57,18 +57,19 @@ class Marks:
             self.hand_over(batch)
 
     def hand_over(
-        self, batch: int, *, read: int = 0, donated: Sequence[int] = (), sampler: Any = None
+        self, batch: int, read: int = 0, donated: Sequence[int] = (), sampler: Any = None
     ) -> None:
         """A batch is handed over, or its error; see `Mark`."""
         self._done.append(
             Mark(
                 batch,
-                skipped=self._skips.pop(batch, 0),
-                read=read,
-                donated=donated,
-                stream=self._streams.pop(batch, None),
-                sampler=sampler,
-                copy=self._copies.pop(batch, None),
+                # Nearly always there is nothing of these.
+                self._skips.pop(batch, 0) if self._skips else 0,
+                read,
+                donated,
+                self._streams.pop(batch, None) if self._streams else None,
+                sampler,
+                self._copies.pop(batch, None) if self._copies else None,
             )
         )
 

@@ -6,6 +6,7 @@ call such methods; a dataset has them or not.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from typing import Any
 
@@ -57,9 +58,39 @@ class Snapshots:
         self._every = every
         self._made = 0
 
-    def begin_epoch(self) -> None:
-        """Counts from the beginning."""
+    def begin_epoch(
+        self, number: int | None, packed: bytes | None = None, *, earlier: bool = False
+    ) -> Any:
+        """Tells the dataset the epoch, and has it take up a state that it has told.
+
+        Args:
+            number: the epoch's; None: it is not told.
+            packed: what `take` or `between` has returned, or None.
+            earlier: whether that was before the epoch began.
+
+        Returns:
+            The state of the iterator at that place in the epoch, if it is known.
+        """
         self._made = 0
+        state: dict[str, Any] = unpack(packed) or {}
+        if not earlier:
+            tell_epoch(self._dataset, number)
+        if "dataset" in state:
+            self._dataset.load_state_dict(state["dataset"])
+        if earlier:
+            # Last, as it was: the state may hold the number of the epoch before.
+            tell_epoch(self._dataset, number)
+        return None if earlier else state.get("iterator")
+
+    def between(self) -> bytes | None:
+        """The dataset's state where nothing reads it, packed; None if there is none.
+
+        Some can tell only while they are iterated: then there is none.
+        """
+        if self._tells and self._every:
+            with contextlib.suppress(Exception):
+                return pack({"dataset": self._dataset.state_dict()})
+        return None
 
     def take(self, iterator: object = None) -> bytes | None:
         """The state behind a batch that was made, packed; None if there is none, or none is due.

@@ -13,7 +13,11 @@ naming.py       what a sample is called in a message
 
 inline.py       leases in the training process itself
 process.py      leases in worker processes: the parent's side
-worker.py       … and the worker's
+seat.py         a worker's place: the process in it, its pipes, its start and its end
+resumption.py   where a worker begins that takes the place of one that died
+death.py        what is known of a worker's end
+shared_result.py   a worker's batch in the parent, until it is opened
+worker.py       the worker's side
 launch.py       how worker processes are started, under each start method
 payload.py      the dataset on its way to the workers: serialised once
 boot.py         the first thing that a spawned worker runs

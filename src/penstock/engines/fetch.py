@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from penstock.checkpoint import Snapshots, tell_epoch, unpack
+from penstock.checkpoint import Snapshots, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
-from penstock.engines.outcome import Broken, Held, Made, Outcome
-from penstock.engines.protocol import NOTHING_LEFT, StreamStart
-from penstock.engines.randomness import SampleRandomness
+from penstock.engines.outcome import Broken, Held, Made, Outcome, with_snapshot
+from penstock.engines.protocol import NOTHING_LEFT, EpochStart, StreamStart
+from penstock.engines.randomness import ProcessRandomness, SampleRandomness
 from penstock.schedule import Fill, Lease
 
 _OPEN = object()
@@ -47,27 +47,22 @@ class Fetcher:
         self._seat = seat
         self._collate = Collation(job, seat, allocate)
         self._randomness = SampleRandomness(restoring=seat is None) if job.own_randomness else None
+        # Where no sample has random numbers of its own, they go on from each to the next.
+        in_sequence = seat is not None and not job.own_randomness
+        self._sequence = ProcessRandomness() if in_sequence else None
         self._held: dict[int, _Partial] = {}
         self._snapshots = Snapshots(job.dataset, job.snapshot_every)
         self._many = getattr(job.dataset, "__getitems__", None) if job.batched else None
 
-    def begin_epoch(
-        self, seed: int, start: StreamStart | None = None, number: int | None = None
-    ) -> None:
-        """Drops what is left of the epoch before.
-
-        Args:
-            seed: what the samples' random numbers are derived from.
-            start: the state of this copy of the dataset, if the epoch goes on.
-            number: the epoch's, or None.
-        """
+    def begin_epoch(self, epoch: EpochStart) -> None:
+        """Drops what is left of the epoch before; see `Engine.begin_epoch`."""
         self._held.clear()
-        tell_epoch(self._dataset, number)
-        self._snapshots.begin_epoch()
-        if start is not None and start.snapshot is not None:
-            self._dataset.load_state_dict(unpack(start.snapshot)["dataset"])
+        start = epoch.starts.get(self._seat or 0, StreamStart())
+        self._snapshots.begin_epoch(epoch.number, start.snapshot, earlier=start.earlier)
+        if self._sequence is not None and start.random is not None:
+            self._sequence.restore(unpack(start.random))
         if self._randomness is not None:
-            self._randomness.begin_epoch(seed)
+            self._randomness.begin_epoch(epoch.seed)
 
     def fetch(self, lease: Lease) -> Outcome:
         """Carries out a lease."""
@@ -206,10 +201,7 @@ class Fetcher:
         if begin_sample is not None and self._collate.is_users:
             begin_sample(("batch", batch))
         outcome = self._collate(samples, batch, failures)
-        snapshot = self._snapshots.take()
-        if snapshot is not None and isinstance(outcome, Made):
-            return replace(outcome, snapshot=snapshot)
-        return outcome
+        return with_snapshot(outcome, self._snapshots.take(), self._sequence)
 
     def _describe(self, error: Exception, index: object, place: int) -> Failure:
         error = explain_index_error(error, self._dataset, index)

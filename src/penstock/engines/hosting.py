@@ -20,7 +20,7 @@ from penstock.collate import Allocate
 from penstock.engines.job import Job
 from penstock.engines.outcome import Held, Outcome
 from penstock.engines.payload import find_culprit
-from penstock.engines.protocol import StreamStart
+from penstock.engines.protocol import EpochStart
 from penstock.engines.randomness import ProcessRandomness, seed_process
 from penstock.engines.streaming import StreamFetcher
 from penstock.errors import SerializationError
@@ -81,16 +81,14 @@ class StreamHost:
                 job.worker_init_fn(number)
         return hosted
 
-    def begin_epoch(
-        self, seed: int, starts: Mapping[int, StreamStart], number: int | None = None
-    ) -> None:
+    def begin_epoch(self, epoch: EpochStart) -> None:
         """Starts all streams anew, or where they were left; see `Engine.begin_epoch`."""
         self._streams_of_held.clear()
         for stream, hosted in self._hosted.items():
             with self._lent(hosted):
                 if self._job.own_randomness and (self._lends or self._seat is not None):
-                    seed_process(seed, stream)
-                hosted.fetcher.begin_epoch(starts.get(stream), number)
+                    seed_process(epoch.seed, stream)
+                hosted.fetcher.begin_epoch(epoch.starts.get(stream), epoch.number)
 
     def fetch(self, lease: Lease) -> Outcome:
         """Makes the next batch of the stream that the lease names."""

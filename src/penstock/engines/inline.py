@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from penstock.engines.failure import end_or_raise, sample_error
 from penstock.engines.fetch import Fetcher
@@ -14,13 +13,12 @@ from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
 from penstock.engines.outcome import Broken, Held, Made, Outcome
 from penstock.engines.protocol import (
-    NO_STARTS,
     Done,
     Ended,
+    EpochStart,
     Event,
     Failed,
     Opened,
-    StreamStart,
     Withheld,
 )
 from penstock.plan import stream_of
@@ -53,27 +51,17 @@ class InlineEngine:
     seats = 1
 
     def __init__(self, job: Job, *, seed: int = 0) -> None:
-        self._map = None if job.stream else Fetcher(job, None)
         self._streams = StreamHost(job, None, seed) if job.stream else None
-        self._fetcher: Any = self._streams or self._map
+        self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, None)
         self._orders: deque[tuple[Lease, Mapping[int, Fill] | None]] = deque()
 
     def start(self) -> None:
         """See `Engine.start`."""
 
-    def begin_epoch(
-        self,
-        seed: int,
-        starts: Mapping[int, StreamStart] = NO_STARTS,
-        *,
-        number: int | None = None,
-    ) -> None:
+    def begin_epoch(self, start: EpochStart) -> None:
         """See `Engine.begin_epoch`."""
         self._orders.clear()
-        if self._streams is not None:
-            self._streams.begin_epoch(seed, starts, number)
-        elif self._map is not None:
-            self._map.begin_epoch(seed, starts.get(0), number)
+        self._fetcher.begin_epoch(start)
 
     def submit(self, lease: Lease) -> None:
         """See `Engine.submit`."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from penstock.checkpoint import pack
 from penstock.engines.failure import Failure
+from penstock.engines.randomness import ProcessRandomness
 
 
 @dataclass(frozen=True)
 class Made:
     """A batch, how many samples are in it, and those that were left out of it.
 
-    `snapshot` is the dataset's own state behind it, packed, if that is kept.
+    `snapshot` is the dataset's own state behind it, packed, if that is kept; `random` are then the
+    states of the process's generators, packed, where samples draw from them in sequence.
     """
 
     value: Any
     samples: int
     failures: Sequence[Failure] = ()
     snapshot: bytes | None = None
+    random: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,28 @@ class Broken:
 
 @dataclass(frozen=True)
 class StreamEnded:
-    """No batch: the stream has no more."""
+    """No batch: the stream has no more.
+
+    `snapshot` is the dataset's own state now, packed, if that is kept.
+    """
+
+    snapshot: bytes | None = None
 
 
 Outcome: TypeAlias = Made | Held | Broken | StreamEnded
+
+
+def with_snapshot(
+    outcome: Outcome, snapshot: bytes | None, generators: ProcessRandomness | None
+) -> Outcome:
+    """The outcome with the dataset's state behind it, where there are both a batch and a state.
+
+    Args:
+        outcome: of a lease.
+        snapshot: the state, packed, or None.
+        generators: those whose states belong to it, or None.
+    """
+    if snapshot is None or not isinstance(outcome, Made):
+        return outcome
+    random = None if generators is None else pack(generators.save())
+    return replace(outcome, snapshot=snapshot, random=random)

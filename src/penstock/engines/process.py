@@ -13,98 +13,53 @@ import math
 import os
 import pickle
 import select
-import signal
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
-from typing import Any
 
-from penstock.engines.boot import Descriptor, run_worker
-from penstock.engines.failure import Failure, end_or_raise, sample_error, to_raise
+from penstock.engines.death import certify
+from penstock.engines.failure import end_or_raise, to_raise
 from penstock.engines.job import Job
-from penstock.engines.launch import (
-    choose_context,
-    keep_from_children,
-    start_method,
-    start_process,
-    warm_up,
-)
-from penstock.engines.payload import Payload
 from penstock.engines.protocol import (
-    NO_STARTS,
-    Died,
     Done,
     Ended,
+    EpochStart,
     Event,
     Failed,
-    Failures,
-    Opened,
     Started,
     StartFailed,
     StreamStart,
     Withheld,
 )
+from penstock.engines.resumption import Key, Resumption
+from penstock.engines.seat import LEAVE_S, Seat, Starter
+from penstock.engines.shared_result import SharedResult, placed
 from penstock.errors import ClosedError, SerializationError, WireError
-from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
-from penstock.transport.channel import (
-    SPIN_BELOW_S,
-    SPIN_S,
-    Channel,
-    ChannelClosed,
-    look_out,
-)
+from penstock.transport.channel import SPIN_BELOW_S, SPIN_S, ChannelClosed, look_out
 from penstock.transport.codec import decode, dump_by_value, encode
 from penstock.transport.frames import Frame, Kind, pack
 
-# How long a worker may take to leave once its pipe has ended: what it computes at the time
-# is not wanted any more. Then SIGTERM, and after as long again SIGKILL.
-LEAVE_S = 0.5
 # How long to wait for the exit code of a worker whose pipe has ended by itself.
 EXIT_CODE_S = 5.0
 # Batches that the user may hold in shared memory; for more, private copies are made.
 HELD_SLOTS = 4
 
-_Key = tuple[int, int, int]  # epoch, batch, attempt
 
+class _LeasedSeat(Seat):
+    """A seat, and what is lent to the worker in it.
 
-@dataclass
-class _Seat:
-    """A worker's place; the worker in it changes when one dies."""
+    Attributes:
+        slots: where each lease's batch goes.
+        resumption: where a worker in its place would begin.
+    """
 
-    number: int
-    process: BaseProcess | None = None
-    channel: Channel | None = None
-    slots: dict[_Key, int] = field(default_factory=dict)
-    # Whether the worker in it has its dataset.
-    ready: bool = False
-    # Where its streams would have to begin again, and which stream each lease is about.
-    starts: dict[int, StreamStart] = field(default_factory=dict)
-    streams: dict[_Key, int] = field(default_factory=dict)
-
-
-@dataclass
-class _SharedResult:
-    """A batch that lies in a slot, or in the message itself."""
-
-    arena: Arena
-    body: memoryview
-    slot: int
-    used: int
-
-    def open(self) -> Opened:
-        """See `penstock.engines.protocol.Result`."""
-        root = self.arena.lend(self.slot, self.used) if self.used else None
-        value, samples, failures, snapshot = decode(self.body, root)
-        return Opened(value, samples, _placed(failures) if failures else (), snapshot)
-
-    def discard(self) -> None:
-        """See `penstock.engines.protocol.Result`."""
-        if self.used:
-            self.arena.release(self.slot)
+    def __init__(self, job: Job, number: int) -> None:
+        super().__init__(number)
+        self.slots: dict[Key, int] = {}
+        self.resumption = Resumption(job, number)
 
 
 class ProcessEngine:
@@ -126,18 +81,14 @@ class ProcessEngine:
         portable: bool = False,
     ) -> None:
         self._job = job
-        self._asked = context
-        self._seed = seed
         self._owner = os.getpid()
         self._arena = Arena(most_lent=HELD_SLOTS, portable=portable)
-        self._seats = [_Seat(number) for number in range(job.seats)]
-        self._payload: Payload | None = None
-        self._context: BaseContext | None = None
-        self._inherits = True
+        self._seats = [_LeasedSeat(job, number) for number in range(job.seats)]
+        self._starter = Starter(job, context, seed, self._arena)
         self._serial = 0
-        self._epoch: tuple[int, int | None] = 0, None
+        self._epoch = EpochStart(0)
         self._poll = select.poll()
-        self._watched: dict[int, _Seat] = {}
+        self._watched: dict[int, _LeasedSeat] = {}
         self._unsent: set[int] = set()
         # Leases that could not be sent, to be reported in their turn.
         self._refused: list[Event] = []
@@ -158,108 +109,36 @@ class ProcessEngine:
             WorkerStartError: the system would not start one.
         """
         try:
-            context = choose_context(self._asked, self._serialise)
-            self._context = context
-            self._inherits = start_method(context) == "fork"
-            if self._inherits:
-                # Imported before the fork, not once in each worker after it.
-                from penstock.engines import worker  # noqa: F401
-
-                self._launch_all()
-            else:
-                warm_up(context)
-                self._launch_elsewhere()
+            self._starter.prepare()
+            for seat in self._seats:
+                self._launch(seat)
         except BaseException:
             self.close()
             raise
 
-    def _launch_elsewhere(self) -> None:
-        try:
-            self._serialise()
-        except SerializationError as by_value:
-            # What cannot travel by value may still do so as an argument of the process:
-            # locks and shared values of multiprocessing.
-            try:
-                self._launch_all()
-            except SerializationError:
-                raise by_value from None
-        else:
-            self._launch_all()
-
-    def _launch_all(self) -> None:
-        for seat in self._seats:
-            self._launch(seat)
-
-    def _serialise(self) -> None:
-        if self._payload is None:
-            self._payload = Payload(self._job)
-
-    def _launch(self, seat: _Seat) -> None:
-        context = self._context
-        if context is None:
-            raise RuntimeError("start() comes first")
-        lease_reader, lease_writer = context.Pipe(duplex=False)
-        reply_reader, reply_writer = context.Pipe(duplex=False)
-        channel = Channel(reply_reader, lease_writer, blocking=False)
-        keep_from_children(channel)
-        descriptor: Any = self._arena.descriptor
-        job: Any = self._job
-        if not self._inherits:
-            descriptor = Descriptor(descriptor)
-            if self._payload is not None:
-                job = Descriptor(self._payload.descriptor)
-        try:
-            seat.process = start_process(
-                context,
-                run_worker,
-                (
-                    seat.number,
-                    self._seed,
-                    lease_reader,
-                    reply_writer,
-                    descriptor,
-                    self._arena.stride,
-                    job,
-                ),
-                name=f"penstock-worker-{seat.number}",
-                needs_main=job is self._job and not self._inherits,
-            )
-        except BaseException:
-            channel.close()
-            raise
-        finally:
-            lease_reader.close()
-            reply_writer.close()
-        seat.channel = channel
-        for fd in (channel.read_fd, seat.process.sentinel):
+    def _launch(self, seat: _LeasedSeat) -> None:
+        seat.start(self._starter)
+        for fd in seat.handles:
             self._watched[fd] = seat
             self._poll.register(fd, select.POLLIN)
         if self._serial:
-            self._send_begin(seat)
+            self._send_begin(seat, seat.resumption.starts())
             self.flush()
 
-    def begin_epoch(
-        self,
-        seed: int,
-        starts: Mapping[int, StreamStart] = NO_STARTS,
-        *,
-        number: int | None = None,
-    ) -> None:
+    def begin_epoch(self, start: EpochStart) -> None:
         """See `Engine.begin_epoch`."""
         self._check_owner()
         self._serial += 1
-        self._epoch = seed, number
+        self._epoch = start
         self._refused.clear()
         for seat in self._seats:
-            own = self._job.streams_of(seat.number) if self._job.stream else [seat.number]
-            seat.starts = {stream: starts.get(stream, StreamStart()) for stream in own}
-            seat.streams.clear()
+            told = seat.resumption.begin_epoch(start.starts)
             if seat.channel is None:
                 # The epoch before ended with the death of its worker.
                 self._end(seat, patience_s=0.0)
                 self._launch(seat)
             else:
-                self._send_begin(seat)
+                self._send_begin(seat, told)
         self.flush()
 
     @property
@@ -283,8 +162,8 @@ class ProcessEngine:
         """See `Engine.ready_seats`."""
         return [seat.number for seat in self._seats if seat.ready]
 
-    def _send_begin(self, seat: _Seat) -> None:
-        body = self._serialised((*self._epoch, seat.starts))
+    def _send_begin(self, seat: _LeasedSeat, starts: Mapping[int, StreamStart]) -> None:
+        body = self._serialised(replace(self._epoch, starts=starts))
         self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
     def submit(self, lease: Lease) -> None:
@@ -302,8 +181,7 @@ class ProcessEngine:
         slot, capacity = self._arena.acquire(lease.seat)
         key = (self._serial, lease.batch, lease.attempt)
         seat.slots[key] = slot
-        if self._job.stream:
-            seat.streams[key] = stream_of(lease.indices)
+        seat.resumption.lent(key, lease.indices)
         self._send(
             seat,
             pack(
@@ -323,7 +201,7 @@ class ProcessEngine:
         except (pickle.PicklingError, AttributeError, TypeError):
             return dump_by_value(content, [])
         # A worker may not have the program's main module to find a class in.
-        if b"__main__" in body and not self._inherits:
+        if b"__main__" in body and not self._starter.inherits:
             return dump_by_value(content, [])
         return body
 
@@ -339,7 +217,7 @@ class ProcessEngine:
         frame = pack(kind, body, epoch=self._serial, batch=lease.batch, attempt=lease.attempt)
         self._send(self._seats[lease.seat], frame)
 
-    def _send(self, seat: _Seat, frame: bytes) -> None:
+    def _send(self, seat: _LeasedSeat, frame: bytes) -> None:
         channel = seat.channel
         if channel is None:
             return
@@ -385,7 +263,7 @@ class ProcessEngine:
             if events or (deadline is not None and time.monotonic() >= deadline):
                 return events
 
-    def _attend(self, seat: _Seat, fd: int, events: list[Event]) -> None:
+    def _attend(self, seat: _LeasedSeat, fd: int, events: list[Event]) -> None:
         """One descriptor of a worker is ready."""
         channel, process = seat.channel, seat.process
         if channel is None or process is None:
@@ -401,16 +279,15 @@ class ProcessEngine:
                 self._read(seat, frame, events)
             if fd == process.sentinel:
                 # What it sent before it died counts, all of it; then comes the end of the file.
-                while frames := channel.receive():
-                    for frame in frames:
-                        self._read(seat, frame, events)
-                self._bury(seat, events, "")
+                for frame in seat.last_words():
+                    self._read(seat, frame, events)
+                self._bury(seat, events)
         except ChannelClosed:
-            self._bury(seat, events, "")
+            self._bury(seat, events)
         except WireError as error:
             self._bury(seat, events, str(error))
 
-    def _read(self, seat: _Seat, frame: Frame, events: list[Event]) -> None:
+    def _read(self, seat: _LeasedSeat, frame: Frame, events: list[Event]) -> None:
         kind = frame.kind
         if kind == Kind.READY:
             seat.ready = True
@@ -424,7 +301,7 @@ class ProcessEngine:
         key = (frame.epoch, frame.batch, frame.attempt)
         if kind == Kind.WITHHELD:
             if frame.epoch == self._serial:
-                failures = _placed(decode(frame.body, None))
+                failures = placed(decode(frame.body, None))
                 events.append(
                     Withheld(
                         seat.number,
@@ -445,55 +322,45 @@ class ProcessEngine:
             self._arena.release(slot)
         if not current:
             return
-        stream = seat.streams.pop(key, None)
-        if stream is not None:
-            # What was taken for a batch that was given up is gone as well.
-            seat.starts[stream] = replace(seat.starts[stream], pulled=frame.position)
+        result = None
+        if kind == Kind.DONE:
+            result = SharedResult(self._arena, frame.body, slot, frame.used)
+        elif kind == Kind.ENDED:
+            seat.resumption.ended(key, bytes(frame.body) or None)
+        seat.resumption.answered(key, frame.position, result)
         if kind == Kind.DROPPED:
             return
         where = (seat.number, frame.batch, frame.attempt, frame.busy_s, frame.position)
         self._busy_s = frame.busy_s
-        if kind == Kind.DONE:
-            result = _SharedResult(self._arena, frame.body, slot, frame.used)
+        if result is not None:
             events.append(Done(*where, result))
         elif kind == Kind.FAILED:
             events.append(Failed(*where, end_or_raise(decode(frame.body, None))))
         elif kind == Kind.ENDED:
             events.append(Ended(*where))
 
-    def _bury(self, seat: _Seat, events: list[Event], fault: str) -> None:
+    def _bury(self, seat: _LeasedSeat, events: list[Event], fault: str = "") -> None:
         """A worker is gone, or has to go."""
-        process = seat.process
-        if process is None:
+        if seat.process is None:
             return
-        pid = process.pid
+        pid = seat.pid
         self._hang_up(seat)
         code = self._end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
-        cause = fault or _exit_in_words(code)
-        events.append(Died(seat.number, f"worker {seat.number} (pid {pid}) {cause}", pid or 0))
+        events.append(certify(seat.number, pid, code, fault))
 
-    def _hang_up(self, seat: _Seat) -> None:
-        """Closes the pipes to a worker, which makes it leave."""
-        if seat.channel is not None and seat.process is not None:
-            for fd in (seat.channel.read_fd, seat.channel.write_fd, seat.process.sentinel):
+    def _hang_up(self, seat: _LeasedSeat) -> None:
+        if seat.channel is not None:
+            for fd in (*seat.handles, seat.channel.write_fd):
                 self._unwatch(fd)
-            seat.channel.close()
-        seat.channel = None
+        seat.hang_up()
 
-    def _end(self, seat: _Seat, *, patience_s: float) -> int | None:
+    def _end(self, seat: _LeasedSeat, *, patience_s: float) -> int | None:
         """Ends a worker for sure, takes back all that it had, and returns its exit code."""
-        process, seat.process = seat.process, None
-        seat.ready = False
-        if process is None:
-            return None
-        _await_end(process, patience_s)
+        code = seat.end(patience_s=patience_s)
         # Only now can nobody write to its slots any more.
         for slot in seat.slots.values():
             self._arena.release(slot)
         seat.slots.clear()
-        seat.streams.clear()
-        code = process.exitcode
-        process.close()
         return code
 
     def _unwatch(self, fd: int) -> None:
@@ -510,7 +377,7 @@ class ProcessEngine:
 
     def pids(self) -> list[int]:
         """The process ids of the workers, by seat."""
-        return [seat.process.pid or 0 for seat in self._seats if seat.process is not None]
+        return [seat.pid for seat in self._seats if seat.process is not None]
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -523,32 +390,5 @@ class ProcessEngine:
         deadline = time.monotonic() + LEAVE_S
         for seat in self._seats:
             self._end(seat, patience_s=max(0.0, deadline - time.monotonic()))
-        if self._payload is not None:
-            self._payload.close()
+        self._starter.close()
         self._arena.close()
-
-
-def _placed(failures: Iterable[Failure]) -> Failures:
-    return [(failure.place, sample_error(failure)) for failure in failures]
-
-
-def _await_end(process: BaseProcess, patience_s: float) -> None:
-    """Waits for a process to end, then makes it end."""
-    process.join(patience_s)
-    if process.exitcode is None:
-        process.terminate()
-        process.join(LEAVE_S)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-
-
-def _exit_in_words(code: int | None) -> str:
-    if code is None:
-        return "ended"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

@@ -3,7 +3,7 @@
 One run of a dataset (`penstock.epoch`) drives one engine from one thread::
 
     start()                       once; workers begin to get ready
-    begin_epoch(seed, …)          before the first lease of each epoch; what is left of the
+    begin_epoch(start)            before the first lease of each epoch; what is left of the
                                   epoch before is dropped, and its replies never come up
     submit / amend / recall       never wait, and may keep the order back until flush()
     flush()                       sends what was kept back, without waiting
@@ -18,7 +18,7 @@ A call that fails leaves nothing behind that `close()` would not clear away.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from penstock.errors import SampleError
@@ -47,15 +47,33 @@ class StreamStart:
         pulled: samples to have been taken from it.
         snapshot: the state of its dataset at that place or an earlier one, packed, or None.
         snapshot_at: samples that had been taken from it there.
+        random: the states of the process's generators there, packed, or None: as they are.
+        earlier: whether the snapshot is no place in this epoch, but how one has left the dataset.
+        ended: whether the stream has nothing left.
     """
 
     pulled: int = 0
     snapshot: bytes | None = None
     snapshot_at: int = 0
+    random: bytes | None = None
+    earlier: bool = False
+    ended: bool = False
 
 
-NO_STARTS: Mapping[int, StreamStart] = {}
-"""All streams begin at their beginning."""
+@dataclass(frozen=True, slots=True)
+class EpochStart:
+    """What an epoch begins with.
+
+    Attributes:
+        seed: what the random numbers of its samples are derived from.
+        starts: where streams begin, by number; those that are not in it at their beginning.
+            For a map-style dataset the states of its copies, by seat.
+        number: the epoch's, for datasets that have `set_epoch`; None: they are not told.
+    """
+
+    seed: int
+    starts: Mapping[int, StreamStart] = field(default_factory=dict)
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,21 +194,8 @@ class Engine(Protocol):
     def start(self) -> None:
         """Starts the workers, and waits for none of them."""
 
-    def begin_epoch(
-        self,
-        seed: int,
-        starts: Mapping[int, StreamStart] = NO_STARTS,
-        *,
-        number: int | None = None,
-    ) -> None:
-        """Opens an epoch.
-
-        Args:
-            seed: what the random numbers of the epoch's samples are derived from.
-            starts: where streams begin, by number; those that are not in it at their beginning.
-                For a map-style dataset the states of its copies, by seat.
-            number: the epoch's, for datasets that have `set_epoch`; None: they are not told.
-        """
+    def begin_epoch(self, start: EpochStart) -> None:
+        """Opens an epoch."""
 
     def ready_seats(self) -> list[int]:
         """Workers that have their dataset since an epoch before; of others comes a `Started`."""

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from penstock.checkpoint import Snapshots, tell_epoch, unpack
+from penstock.checkpoint import Snapshots, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import name_current
-from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded
+from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded, with_snapshot
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
+from penstock.engines.randomness import ProcessRandomness
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
 
@@ -44,6 +45,7 @@ class StreamFetcher:
         self._seat = seat
         self._collate = Collation(job, seat, allocate)
         self._snapshots = Snapshots(job.dataset, job.snapshot_every)
+        self._sequence = None if seat is None else ProcessRandomness()
         self._iterator: Iterator[Any] | None = None
         self._samples: list[Any] = []
         self._failures: list[Failure] = []
@@ -59,12 +61,13 @@ class StreamFetcher:
             start: where to begin; None for the beginning. What lies before was handed over.
             number: the epoch's, or None.
         """
-        tell_epoch(self._job.dataset, number)
-        self._snapshots.begin_epoch()
+        self._start = start = StreamStart() if start is None else start
+        self._iterator_state = self._snapshots.begin_epoch(
+            number, start.snapshot, earlier=start.earlier
+        )
         self._iterator = None
-        self._over = False
+        self._over = start.ended
         self._samples, self._failures = [], []
-        self._start = StreamStart() if start is None else start
         # Until the stream is there, the place that it will be at.
         self.pulled = self._start.pulled
 
@@ -110,12 +113,11 @@ class StreamFetcher:
         samples, failures = self._samples, self._failures
         self._fills_batches = len(samples) == wanted
         if not samples or (job.drop_last and len(samples) < wanted):
-            return Made(NOTHING_LEFT, 0, failures) if failures else StreamEnded()
+            if failures:
+                return Made(NOTHING_LEFT, 0, failures)
+            return StreamEnded(None if self._seat is None else self._snapshots.between())
         snapshot = None if self._over else self._snapshots.take(self._iterator)
-        outcome = self._collate(samples, batch, failures)
-        if snapshot is not None and isinstance(outcome, Made):
-            return replace(outcome, snapshot=snapshot)
-        return outcome
+        return with_snapshot(self._collate(samples, batch, failures), snapshot, self._sequence)
 
     def _pull(self) -> Any:
         if self._over:
@@ -151,12 +153,11 @@ class StreamFetcher:
     def _begin_stream(self) -> Iterator[Any]:
         """The iterator, where it has to begin."""
         start, dataset = self._start, self._job.dataset
-        snapshot = unpack(start.snapshot) or {}
-        if "dataset" in snapshot:
-            dataset.load_state_dict(snapshot["dataset"])
         iterator: Iterator[Any] = iter(dataset)
-        if "iterator" in snapshot:
-            iterator.load_state_dict(snapshot["iterator"])  # type: ignore[attr-defined]
+        if self._iterator_state is not None:
+            iterator.load_state_dict(self._iterator_state)  # type: ignore[attr-defined]
+        if self._sequence is not None and start.random is not None:
+            self._sequence.restore(unpack(start.random))
         for pulled in range(start.snapshot_at, start.pulled):
             try:
                 next(iterator)

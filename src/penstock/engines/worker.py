@@ -29,7 +29,7 @@ from penstock.engines.fetch import Fetcher
 from penstock.engines.heap import keep_freed_memory
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
-from penstock.engines.outcome import Broken, Held, Made, Outcome
+from penstock.engines.outcome import Held, Made, Outcome, StreamEnded
 from penstock.engines.payload import load_payload
 from penstock.engines.randomness import seed_process
 from penstock.plan import stream_of
@@ -132,9 +132,9 @@ class _Worker:
         self._seat = seat
         self._channel = channel
         self._writer = writer
-        self._map = None if job.stream else Fetcher(job, seat, writer.allocate)
-        self._streams = StreamHost(job, seat, seed, writer.allocate) if job.stream else None
-        self._fetcher: Any = self._streams or self._map
+        allocate = writer.allocate
+        self._streams = StreamHost(job, seat, seed, allocate) if job.stream else None
+        self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, seat, allocate)
         self._leases: deque[Frame] = deque()
         self._amendments: deque[Frame] = deque()
         self._held: dict[tuple[int, int], Frame] = {}
@@ -184,11 +184,7 @@ class _Worker:
         self._held.clear()
         self._busy.clear()
         try:
-            seed, number, starts = pickle.loads(frame.body)
-            if self._streams is not None:
-                self._streams.begin_epoch(seed, starts, number)
-            elif self._map is not None:
-                self._map.begin_epoch(seed, starts.get(self._seat), number)
+            self._fetcher.begin_epoch(pickle.loads(frame.body))
         except Exception as error:
             # The dataset's own `set_epoch` or `load_state_dict`, most likely; the worker that came
             # in this one's place would meet it again.
@@ -246,15 +242,16 @@ class _Worker:
     def _encode(self, outcome: Outcome) -> tuple[Kind, bytes]:
         try:
             if isinstance(outcome, Made):
-                made = (outcome.value, outcome.samples, outcome.failures, outcome.snapshot)
+                kept = (outcome.snapshot, outcome.random)
+                made = (outcome.value, outcome.samples, outcome.failures, *kept)
                 return Kind.DONE, encode(made, self._writer)
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
-            if isinstance(outcome, Broken):
-                return Kind.FAILED, encode(outcome.failure, None)
+            if isinstance(outcome, StreamEnded):
+                return Kind.ENDED, outcome.snapshot or b""
+            return Kind.FAILED, encode(outcome.failure, None)
         except Exception as error:
             return Kind.FAILED, encode(describe(error, seat=self._seat), None)
-        return Kind.ENDED, b""
 
     def _reply(self, kind: Kind, lease: Frame, body: bytes, busy_s: float) -> None:
         self._channel.send_all(

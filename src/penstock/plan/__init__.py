@@ -3,6 +3,7 @@
 A plan is what the scheduler asks for work (`penstock.schedule.Plan`): it hands out numbered
 batches of sample indices, in order, and for every seed the same ones.
 
+    base.py      what the run of an epoch asks of a plan besides
     seeds.py     one 64-bit seed for each (seed, epoch, sample)
     order.py     a seeded order of the epoch's samples
     batches.py   the order cut into batches, and who takes a skipped sample's place
@@ -10,6 +11,7 @@ batches of sample indices, in order, and for every seed the same ones.
     turns.py     whose turn it is among several loaders
 """
 
+from penstock.plan.base import EpochPlan
 from penstock.plan.batches import Chunks, GivenBatches, RefillingBatches
 from penstock.plan.order import SeededShuffle
 from penstock.plan.seeds import mix_seeds, sample_seed
@@ -17,6 +19,7 @@ from penstock.plan.streams import StreamTurns, stream_of
 
 __all__ = [
     "Chunks",
+    "EpochPlan",
     "GivenBatches",
     "RefillingBatches",
     "SeededShuffle",

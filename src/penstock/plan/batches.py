@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from penstock.errors import OptionError
+from penstock.plan.base import EpochPlan
 
 
-class GivenBatches:
+class GivenBatches(EpochPlan):
     """Batches as somebody else's sampler gives them, each asked for when it is needed.
 
     A skipped sample leaves its batch shorter: how the samples were grouped is the
@@ -80,7 +81,7 @@ class GivenBatches:
         return given, seat
 
 
-class RefillingBatches:
+class RefillingBatches(EpochPlan):
     """An epoch's order in batches of one size, which its own end keeps full.
 
     A skipped place takes the next sample from the end of the order: first what
@@ -186,7 +187,7 @@ class RefillingBatches:
             self._end -= 1
 
 
-class Chunks:
+class Chunks(EpochPlan):
     """All indices of a dataset in leases whose size may change on the way.
 
     Args:

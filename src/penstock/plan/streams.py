@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
+
+from penstock.plan.base import EpochPlan
 
 
-class StreamTurns:
+class StreamTurns(EpochPlan):
     """Batches taken in turn from several streams, the first stream first.
 
     The order is that of `torch.utils.data.DataLoader` over an iterable dataset: round-robin
@@ -17,6 +20,8 @@ class StreamTurns:
         turn: the stream to begin with.
         ended: streams that have nothing left.
     """
+
+    is_stream: ClassVar[bool] = True
 
     def __init__(
         self, streams: int, seats: int | None = None, *, turn: int = 0, ended: Collection[int] = ()

@@ -3,107 +3,28 @@
 The scheduler is told what happened and answers with commands; it starts nothing, waits for
 nothing and reads no clock. Whoever runs it carries the commands out (`penstock.epoch`).
 
-The life of a batch::
-
-                      ┌───────────── worker died, or the plan took samples back ────┐
-                      v                                                             │
-    plan ──take──> QUEUED ──Issue──> LENT ──completed──────────────────> READY ─────┤
-                                      │ ^                                  │        │
-                             withheld │ │ resolve: Amend                   │ pop    │
-                                      v │ (in delivery order)              v        │
-                                    OPEN ──fail──────────┐           delivered      │
-                                      │                  v                 ^        │
-                                      │    LENT ─failed─> FAILED ──────────┘        │
-                                      └─────────────────────────────────────────────┘
-    A batch with nothing in it is EMPTY: it is passed over, not delivered.
-
-Two frontiers move through the batches. Behind the *settled* frontier nothing can change any more:
-each place has its sample. A batch is *delivered* only from behind it. With bad samples and
-refilling, what a batch holds depends on how many donors the batches before it took, so
-decisions are made at the frontier, one batch after another, however the replies arrive.
+The life of one batch is drawn in `batch.py`. Two frontiers move through the batches. Behind the
+*settled* frontier nothing can change any more: each place has its sample. A batch is *delivered*
+only from behind it. With bad samples and refilling, what a batch holds depends on how many donors
+the batches before it took, so decisions are made at the frontier, one batch after another, however
+the replies arrive.
 """
 
 from __future__ import annotations
 
-import enum
 import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, Protocol
+from typing import Generic
 
 from penstock.errors import SampleError
+from penstock.schedule.batch import OVER, Batch, State
 from penstock.schedule.lease import Amend, Command, Discard, Fill, Issue, Lease, R, Recall
+from penstock.schedule.protocol import Delivery, DonorPlan, Plan
 
 # A batch whose worker died this often while working on it is not tried again. Random deaths
 # of workers must not add up to it; a sample that kills every worker must.
 MAX_DEATHS_PER_BATCH = 8
-
-
-class Plan(Protocol):
-    """Where batches come from."""
-
-    def take(self) -> tuple[Sequence[object], int | None] | None:
-        """The next batch's indices, and its worker if only one will do; None at the end.
-
-        Called once for each batch, in order. What it raises ends the epoch, once the
-        batches taken before have been delivered.
-        """
-
-
-class DonorPlan(Plan, Protocol):
-    """A plan that finds another sample for a place whose own cannot be made."""
-
-    def donor(self, batch: int, *, untaken: bool) -> tuple[object, int | None] | None:
-        """A sample from behind `batch`, and the batch it is taken from if that was given out.
-
-        With `untaken`, only from batches that were not given out.
-        """
-
-    def indices(self, batch: int) -> Sequence[object]:
-        """What is left of a batch that was given out; nothing: it is no more."""
-
-
-class _State(enum.IntEnum):
-    QUEUED = enum.auto()
-    LENT = enum.auto()
-    OPEN = enum.auto()
-    READY = enum.auto()
-    FAILED = enum.auto()
-    EMPTY = enum.auto()
-
-
-_OVER = frozenset({_State.READY, _State.FAILED, _State.EMPTY})
-
-
-@dataclass(slots=True)
-class _Batch(Generic[R]):
-    lease: Lease
-    pinned: int | None
-    state: _State = _State.QUEUED
-    result: R | None = None
-    error: BaseException | None = None
-    failures: Sequence[tuple[int, SampleError]] = ()
-    deaths: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery(Generic[R]):
-    """What is handed to the training loop next: a result, or the error in its place.
-
-    Attributes:
-        batch: the batch's number in the plan; None for an error of the plan itself.
-        result: what the worker replied.
-        error: what to raise instead.
-        indices: what the plan gave for the batch.
-        seat: whose worker made it.
-    """
-
-    batch: int | None
-    result: R | None
-    error: BaseException | None
-    indices: Sequence[object] = field(default=(), compare=False)
-    seat: int = field(default=-1, compare=False)
 
 
 class Scheduler(Generic[R]):
@@ -137,7 +58,7 @@ class Scheduler(Generic[R]):
         self._in_order = in_order
         self._death_error = death_error
         self._commands: list[Command[R]] = []
-        self._batches: dict[int, _Batch[R]] = {}
+        self._batches: dict[int, Batch[R]] = {}
         self._taken = first
         self._settled = first
         self._delivered = first
@@ -175,7 +96,7 @@ class Scheduler(Generic[R]):
             self._taken += 1
             if number in self._passed:
                 continue
-            batch: _Batch[R] = _Batch(Lease(number, 0, -1, indices), pinned)
+            batch: Batch[R] = Batch(Lease(number, 0, -1, indices), pinned)
             self._batches[number] = batch
             seat = self._seat_for(pinned)
             if seat is None:
@@ -215,7 +136,7 @@ class Scheduler(Generic[R]):
     @property
     def ready(self) -> int:
         """How many batches have arrived and wait for their delivery."""
-        return sum(batch.state in _OVER for batch in self._batches.values())
+        return sum(batch.state in OVER for batch in self._batches.values())
 
     def abandon(self) -> list[R]:
         """Ends the epoch here.
@@ -223,7 +144,7 @@ class Scheduler(Generic[R]):
         Returns:
             The results that have arrived and were not delivered, to be given up.
         """
-        left = [b.result for b in self._batches.values() if b.state is _State.READY]
+        left = [b.result for b in self._batches.values() if b.state is State.READY]
         self._batches.clear()
         self._queued.clear()
         self._arrived.clear()
@@ -245,7 +166,7 @@ class Scheduler(Generic[R]):
             candidates = list(self._batches)
         for number in candidates:
             batch = self._batches[number]
-            if batch.state is _State.OPEN:
+            if batch.state is State.OPEN:
                 return number, batch.failures
         return None
 
@@ -272,11 +193,11 @@ class Scheduler(Generic[R]):
             batch = self._batches[number]
             # Replies come in the order of the leases, so it was at the first one that is not
             # merely waiting for an answer of ours.
-            if suspect is None and batch.state is _State.LENT:
+            if suspect is None and batch.state is State.LENT:
                 suspect = lease
                 batch.deaths += 1
                 if batch.deaths >= MAX_DEATHS_PER_BATCH and self._death_error is not None:
-                    self._finish(batch, _State.FAILED, error=self._death_error(lease))
+                    self._finish(batch, State.FAILED, error=self._death_error(lease))
                     continue
             self._requeue(batch)
         return suspect
@@ -290,7 +211,7 @@ class Scheduler(Generic[R]):
             return False
         self._return(record)
         record.result = result
-        self._finish(record, _State.READY)
+        self._finish(record, State.READY)
         return True
 
     def failed(self, seat: int, batch: int, attempt: int, error: BaseException) -> bool:
@@ -299,7 +220,7 @@ class Scheduler(Generic[R]):
         if record is None:
             return False
         self._return(record)
-        self._finish(record, _State.FAILED, error=error)
+        self._finish(record, State.FAILED, error=error)
         return True
 
     def emptied(self, seat: int, batch: int, attempt: int) -> bool:
@@ -308,7 +229,7 @@ class Scheduler(Generic[R]):
         if record is None:
             return False
         self._return(record)
-        self._finish(record, _State.EMPTY)
+        self._finish(record, State.EMPTY)
         return True
 
     def withheld(
@@ -318,7 +239,7 @@ class Scheduler(Generic[R]):
         record = self._live(seat, batch, attempt)
         if record is None:
             return False
-        record.state = _State.OPEN
+        record.state = State.OPEN
         record.failures = failures
         return True
 
@@ -351,10 +272,10 @@ class Scheduler(Generic[R]):
         if self._donors is not None and not self._donors.indices(batch):
             self._commands.append(Recall(lease))
             self._return(record)
-            self._finish(record, _State.EMPTY)
+            self._finish(record, State.EMPTY)
         else:
             lease.fills.update(answer)
-            record.state = _State.LENT
+            record.state = State.LENT
             record.failures = ()
             self._commands.append(Amend(lease, answer))
         for home in sorted(robbed):
@@ -365,16 +286,16 @@ class Scheduler(Generic[R]):
         record = self._batches[batch]
         self._commands.append(Recall(record.lease))
         self._return(record)
-        self._finish(record, _State.FAILED, error=error)
+        self._finish(record, State.FAILED, error=error)
 
     # How it is done.
 
-    def _live(self, seat: int, number: int, attempt: int) -> _Batch[R] | None:
+    def _live(self, seat: int, number: int, attempt: int) -> Batch[R] | None:
         """The batch, if this attempt of it is the live one."""
         batch = self._batches.get(number)
         if (
             batch is None
-            or batch.state is not _State.LENT
+            or batch.state is not State.LENT
             or batch.lease.attempt != attempt
             or batch.lease.seat != seat
         ):
@@ -391,9 +312,9 @@ class Scheduler(Generic[R]):
                 best, least = seat, len(leases)
         return best
 
-    def _lend(self, batch: _Batch[R], seat: int) -> None:
+    def _lend(self, batch: Batch[R], seat: int) -> None:
         batch.lease.seat = seat
-        batch.state = _State.LENT
+        batch.state = State.LENT
         self._lent[seat][batch.lease.batch] = batch.lease
         self._commands.append(Issue(batch.lease))
 
@@ -401,7 +322,7 @@ class Scheduler(Generic[R]):
         waiting, self._queued = sorted(self._queued), []
         for number in waiting:
             batch = self._batches.get(number)
-            if batch is None or batch.state is not _State.QUEUED:
+            if batch is None or batch.state is not State.QUEUED:
                 continue
             seat = self._seat_for(batch.pinned)
             if seat is None:
@@ -409,27 +330,25 @@ class Scheduler(Generic[R]):
             else:
                 self._lend(batch, seat)
 
-    def _return(self, batch: _Batch[R]) -> None:
+    def _return(self, batch: Batch[R]) -> None:
         """The worker has this lease no more."""
         leases = self._lent.get(batch.lease.seat)
         if leases is not None:
             leases.pop(batch.lease.batch, None)
 
-    def _requeue(self, batch: _Batch[R]) -> None:
+    def _requeue(self, batch: Batch[R]) -> None:
         """Another attempt, under a number of its own, so that the old one cannot count."""
         old = batch.lease
         batch.lease = Lease(old.batch, old.attempt + 1, -1, old.indices, dict(old.fills))
-        batch.state = _State.QUEUED
+        batch.state = State.QUEUED
         batch.failures = ()
         heapq.heappush(self._queued, old.batch)
 
-    def _finish(
-        self, batch: _Batch[R], state: _State, *, error: BaseException | None = None
-    ) -> None:
+    def _finish(self, batch: Batch[R], state: State, *, error: BaseException | None = None) -> None:
         batch.state = state
         batch.error = error
         number = batch.lease.batch
-        if state is _State.EMPTY:
+        if state is State.EMPTY:
             del self._batches[number]
             self._emptied.append(number)
         elif not self._in_order:
@@ -450,7 +369,7 @@ class Scheduler(Generic[R]):
         """Moves the settled frontier over all that is over."""
         while self._settled < self._taken:
             batch = self._batches.get(self._settled)
-            if batch is not None and batch.state not in _OVER:
+            if batch is not None and batch.state not in OVER:
                 return
             self._settled += 1
 
@@ -460,14 +379,14 @@ class Scheduler(Generic[R]):
         if batch is None or self._donors is None:
             return
         left = self._donors.indices(number)
-        if batch.state is _State.READY:
+        if batch.state is State.READY:
             self._commands.append(Discard(batch.result))  # type: ignore[arg-type]
             batch.result = None
-        elif batch.state in (_State.LENT, _State.OPEN):
+        elif batch.state in (State.LENT, State.OPEN):
             self._commands.append(Recall(batch.lease))
             self._return(batch)
         if not left:
-            self._finish(batch, _State.EMPTY)
+            self._finish(batch, State.EMPTY)
             return
         batch.lease.indices = left
         batch.lease.fills.clear()

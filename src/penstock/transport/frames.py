@@ -38,7 +38,7 @@ class Kind(enum.IntEnum):
     DONE = 18  # a batch
     WITHHELD = 19  # a batch but for some places, which are reported
     FAILED = 20  # no batch, and why
-    ENDED = 21  # no batch: the stream has ended
+    ENDED = 21  # no batch: the stream has ended; the body is the dataset's state, if it is kept
     DROPPED = 22  # nothing was done, as asked
 
 
@@ -55,7 +55,7 @@ class Frame(NamedTuple):
         capacity: bytes of memory that the slot has.
         position: samples that a stream's worker has taken from it.
         busy_s: seconds that the worker worked on it.
-        body: the rest, as `codec.encode` made it.
+        body: the rest, mostly as `codec.encode` made it.
     """
 
     kind: int

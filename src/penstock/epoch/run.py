@@ -10,92 +10,50 @@ as the window of leases reaches.
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from penstock.checkpoint import Mark, Marks, Progress, StreamMark
-from penstock.engines.failure import exception_for
 from penstock.engines.protocol import (
     NOTHING_LEFT,
     Died,
     Done,
     Ended,
     Engine,
+    EpochStart,
     Event,
     Failed,
     Opened,
+    Report,
     Result,
     Started,
     StartFailed,
-    StreamStart,
     Withheld,
 )
-from penstock.errors import (
-    BatchTimeoutError,
-    ClosedError,
-    SampleError,
-    TooManySkippedError,
-    WorkerDiedError,
-    WorkerStartError,
-)
+from penstock.epoch import texts
+from penstock.epoch.bad_samples import BadSamples
+from penstock.epoch.beginning import starts_of
+from penstock.epoch.restarts import Restarts
+from penstock.epoch.settings import EpochSettings
+from penstock.errors import BatchTimeoutError, ClosedError, SampleError, TooManySkippedError
 from penstock.observe import StatisticsRecorder
-from penstock.options import ErrorPolicy
-from penstock.plan import GivenBatches, RefillingBatches, StreamTurns, stream_of
+from penstock.plan import EpochPlan, stream_of
 from penstock.schedule import (
     Amend,
     Delivery,
     Discard,
     DonorPlan,
-    Fill,
     Issue,
-    Lease,
     Ledger,
-    Plan,
     Recall,
-    Replacement,
     Scheduler,
 )
-from penstock.schedule.scheduler import MAX_DEATHS_PER_BATCH
 
 _log = logging.getLogger("penstock")
-
-# So many deaths of workers in one epoch are a crash loop, whatever their cause.
-MAX_RESTARTS = 1000
-# So many workers in a row that die before they have their dataset, besides one for each seat, which
-# something else may have killed together, mean that none will come up.
-MAX_FAILED_STARTS = 3
-
-
-@dataclass(frozen=True)
-class EpochSettings:
-    """How an epoch is run.
-
-    Attributes:
-        seed: what the random numbers of the epoch's samples are derived from.
-        window: how many batches may be on their way at once.
-        in_order: whether batches come in the plan's order.
-        timeout_s: how long `next()` waits for a batch; 0 for ever.
-        policy: what happens to bad samples.
-        planned: samples in the epoch, or None where that is unknown.
-        number: the epoch's, for a dataset that has `set_epoch`; None: it is not told.
-        claimed_samples: how many samples an iterable dataset has claimed to give, if it was
-            asked; a warning says when it gives more.
-    """
-
-    seed: int
-    window: int
-    in_order: bool = True
-    timeout_s: float = 0.0
-    policy: ErrorPolicy = ErrorPolicy()  # noqa: RUF009 - frozen
-    planned: int | None = None
-    number: int | None = None
-    claimed_samples: int | None = None
 
 
 class EpochRun(Iterator[Any]):
@@ -120,7 +78,7 @@ class EpochRun(Iterator[Any]):
     def __init__(
         self,
         engine: Engine,
-        plan: Plan,
+        plan: EpochPlan,
         settings: EpochSettings,
         *,
         workers: int,
@@ -143,13 +101,10 @@ class EpochRun(Iterator[Any]):
         )
         self._marks = Marks(in_order=settings.in_order)
         self.recorder = StatisticsRecorder(workers, began)
+        self._bad_samples = BadSamples(self._ledger, self._marks, is_stream=plan.is_stream)
         self._asks = settings.policy.tolerant
-        self._stopped = False
         self._claim_broken = False
-        self._answers: dict[tuple[int | None, object], Fill] = {}
-        self._deaths: list[Died] = []
-        self._ready_seats = set(engine.ready_seats())
-        self._failed_starts = 0
+        self._restarts = Restarts(engine.seats, engine.ready_seats(), is_stream=plan.is_stream)
         self._closed = False
         self._exhausted = False
         # What `ready` has found, for `next()` to hand over.
@@ -160,14 +115,14 @@ class EpochRun(Iterator[Any]):
             window=settings.window,
             in_order=settings.in_order,
             donors=donors,
-            death_error=functools.partial(_died_too_often, self._deaths, is_stream=self._is_stream),
+            death_error=self._restarts.given_up,
             first=self.progress.passed,
             passed=self.progress.beyond,
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
         engine.begin_epoch(
-            settings.seed, _starts(self.progress, engine.seats), number=settings.number
+            EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number)
         )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
@@ -189,14 +144,14 @@ class EpochRun(Iterator[Any]):
         try:
             batch = self.take()
         except StopIteration:
-            self.progress.add(self.collect_marks())
+            self.progress.add(self._marks.collect())
             self.progress.finished = True
             raise
         except Exception:
-            self.progress.add(self.collect_marks())
+            self.progress.add(self._marks.collect())
             raise
         # Not behind Ctrl-C, with which the loop has not been given the batch.
-        self.progress.add(self.collect_marks())
+        self.progress.add(self._marks.collect())
         return batch
 
     def collect_marks(self) -> list[Mark]:
@@ -292,11 +247,7 @@ class EpochRun(Iterator[Any]):
             return None
         left_s = began + timeout_s - time.perf_counter()
         if left_s <= 0:
-            raise BatchTimeoutError(
-                f"DataLoader timed out after {timeout_s:g} seconds: no batch came from the "
-                "workers. One sample may take that long, or hang; raise timeout, or look at "
-                "what the workers do"
-            )
+            raise BatchTimeoutError(texts.timed_out(timeout_s))
         return left_s
 
     @property
@@ -334,7 +285,7 @@ class EpochRun(Iterator[Any]):
             for event in self._engine.poll(timeout_s):
                 self._handle(event)
             if self._asks:
-                self._decide_all()
+                self._bad_samples.decide_all(self._scheduler)
             self._give_work()
         except Exception:
             # Something may have been heard and not been dealt with.
@@ -360,7 +311,7 @@ class EpochRun(Iterator[Any]):
 
     def _handle(self, event: Event) -> None:
         scheduler = self._scheduler
-        if self._is_stream and isinstance(event, Done | Failed | Ended | Withheld):
+        if self._plan.is_stream and isinstance(event, Report):
             self._note_stream(event)
         if isinstance(event, Done):
             self.recorder.busy_s += event.busy_s
@@ -373,8 +324,7 @@ class EpochRun(Iterator[Any]):
         elif isinstance(event, Ended):
             scheduler.emptied(event.seat, event.batch, event.attempt)
         elif isinstance(event, Started):
-            self._ready_seats.add(event.seat)
-            self._failed_starts = 0
+            self._restarts.note_start(event.seat)
         elif isinstance(event, StartFailed):
             self.close()
             raise event.error
@@ -383,61 +333,13 @@ class EpochRun(Iterator[Any]):
 
     def _replace(self, death: Died) -> None:
         """Puts a new worker in the place of one that died, and has its leases done again."""
-        self._deaths.append(death)
+        self._restarts.note_death(death)
         self._scheduler.remove_worker(death.seat)
-        if death.seat in self._ready_seats:
-            self._ready_seats.discard(death.seat)
-        else:
-            self._failed_starts += 1
         self.recorder.restarts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS + self._engine.seats:
-            raise WorkerStartError(
-                f"{_in_torchs_words(death)} before its dataset was ready, as did the "
-                f"{self._failed_starts - 1} started before it; try the dataset "
-                "with num_workers=0 to see why"
-            )
-        if self.recorder.restarts > MAX_RESTARTS:
-            raise WorkerDiedError(
-                f"{_in_torchs_words(death)}; it was the {self.recorder.restarts}th worker to die "
-                f"in this epoch, and {MAX_RESTARTS} are replaced at most"
-            )
+        self._restarts.check()
         _log.warning("%s; another takes its place", death.cause)
         self._engine.restart(death.seat)
         self._scheduler.add_worker(death.seat)
-
-    def _decide_all(self) -> None:
-        while not self._stopped and (question := self._scheduler.open_batch()) is not None:
-            batch, failures = question
-            try:
-                fills = {place: self._decide_once(error, batch) for place, error in failures}
-            except Exception as error:
-                self._stopped = isinstance(error, TooManySkippedError)
-                self._scheduler.fail(batch, error)
-            else:
-                self._scheduler.resolve(batch, fills)
-
-    def _decide_once(self, error: SampleError, batch: int) -> Fill:
-        """The decision about a bad sample.
-
-        A stream's sample is met again when its worker dies behind the answer; then
-        the answer is the same, and it is not counted twice.
-        """
-        if not self._is_stream:
-            return self._decide(error, batch)
-        key = (error.worker, error.index)
-        if key not in self._answers:
-            self._answers[key] = self._decide(error, batch)
-        return self._answers[key]
-
-    def _decide(self, error: SampleError, batch: int) -> Fill:
-        answer = self._ledger.decide(error)
-        if isinstance(answer, Replacement):
-            return Fill("value", answer.value)
-        if answer == "raise":
-            raise exception_for(error)
-        self._marks.note_skip(batch)
-        self._ledger.record(error)
-        return Fill("drop")
 
     def _open(self, delivery: Delivery[Result]) -> Opened | None:
         """The batch of a delivery, if there is anything in it; the error in its place is raised."""
@@ -461,9 +363,7 @@ class EpochRun(Iterator[Any]):
             self._marks.note_snapshot(batch, delivery.seat, opened.snapshot)
         self._ledger.read += opened.samples + len(opened.failures)
         try:
-            for _, error in opened.failures:
-                self._marks.note_skip(batch)
-                self._ledger.record(error)
+            self._bad_samples.leave_out(batch, opened.failures)
         except TooManySkippedError:
             self.close()
             raise
@@ -471,45 +371,30 @@ class EpochRun(Iterator[Any]):
 
     # What is remembered of what was handed over.
 
-    @property
-    def _is_stream(self) -> bool:
-        return isinstance(self._plan, StreamTurns)
-
-    def _note_stream(self, event: Done | Failed | Ended | Withheld) -> None:
+    def _note_stream(self, event: Report) -> None:
         """Keeps where a stream stands behind a batch, until the batch is handed over."""
         lease = self._scheduler.lease(event.batch)
         if lease is None or lease.attempt != event.attempt:
             return
         stream = stream_of(lease.indices)
         ended = isinstance(event, Ended)
-        if ended and isinstance(self._plan, StreamTurns):
+        if ended:
             self._plan.end_stream(stream)
         self._marks.note_stream(event.batch, StreamMark(stream, event.pulled, ended))
 
     def _hand_over(self, batch: int, read: int) -> None:
         """Enters a batch that is handed over, and those before it that hold nothing."""
         plan, marks = self._plan, self._marks
-        marks.note_emptied(self._scheduler.take_emptied())
+        if emptied := self._scheduler.take_emptied():
+            marks.note_emptied(emptied)
         marks.pass_by(batch)
-        marks.hand_over(
-            batch,
-            read=read,
-            donated=plan.donated(batch) if isinstance(plan, RefillingBatches) else (),
-            sampler=plan.snapshot(batch) if isinstance(plan, GivenBatches) else None,
-        )
+        marks.hand_over(batch, read, plan.donated(batch), plan.snapshot(batch))
 
     def _check_claim(self) -> None:
         length, samples = self._settings.claimed_samples, self.recorder.samples
         if length is not None and samples > length and not self._claim_broken:
             self._claim_broken = True
-            # The words that torch's loader warns with, which programs match on.
-            warnings.warn(
-                f"Length of IterableDataset by its __len__ was reported to be {length} (when "
-                f"accessing len(dataloader)), but {samples} samples have been fetched. If the "
-                "dataset does not split itself over workers, every worker yields all of it; if it "
-                "does, its __len__ must count the samples of all workers",
-                stacklevel=3,
-            )
+            warnings.warn(texts.longer_than_claimed(length, samples), stacklevel=3)
 
 
 def _end(
@@ -519,34 +404,3 @@ def _end(
     for result in scheduler.abandon():
         result.discard()
     release()
-
-
-def _starts(progress: Progress, seats: int) -> dict[int, StreamStart]:
-    """Where the streams of an epoch go on, or in which states copies of a map-style dataset do."""
-    if progress.copies:
-        # There may be other workers now. Which samples came from whom is not the same either.
-        states = [progress.copies[seat % len(progress.copies)] for seat in range(seats)]
-        return {seat: StreamStart(snapshot=state) for seat, state in enumerate(states)}
-    return {
-        number: StreamStart(stream.pulled, stream.snapshot, stream.snapshot_at)
-        for number, stream in enumerate(progress.streams)
-        if stream.pulled
-    }
-
-
-def _died_too_often(deaths: Sequence[Died], lease: Lease, *, is_stream: bool) -> WorkerDiedError:
-    where = f"batch {lease.batch} with samples {list(lease.indices)!r:.200}"
-    if is_stream:
-        stream, number = lease.indices
-        where = f"batch {number} of the stream of worker {stream}"
-    return WorkerDiedError(
-        f"{_in_torchs_words(deaths[-1])}, the {MAX_DEATHS_PER_BATCH}th to die at {where}. Either "
-        "a sample in it crashes it: fetch each in a process of its own, as with python -X "
-        "faulthandler. Or the machine runs out of memory: lower num_workers, prefetch_factor or "
-        "batch_size"
-    )
-
-
-def _in_torchs_words(death: Died) -> str:
-    """A worker's death, as programs look for it that were written for torch's loader."""
-    return f"DataLoader worker (pid(s) {death.pid}) exited unexpectedly: {death.cause}"

@@ -1,0 +1,136 @@
+"""Where a worker begins that takes the place of one that died.
+
+A dataset with a state of its own changes as it is read, and every worker has a copy that changes in
+its own way, with persistent workers over all epochs. With a batch comes the state behind it
+(`snapshot_every_n_steps`), so a new worker begins with the last one that the parent has:
+
+- Batches that have arrived are not made again, and their state counts, although the loop may not
+  have been given them yet. What the lost worker was about is made again, from the state before it.
+- An epoch begins as the one before has left the copy. For a stream, that is what its dataset told
+  when the stream had ended.
+
+A copy is then exactly what it would have been, if its state says all that its samples depend on,
+and, for a map-style dataset, if each batch goes to the worker whose turn it is (`worker_init_fn`).
+What cannot be exact:
+
+- Without turns, the batches of a lost worker may be made by others, whose copies differ.
+- Samples that the lost copy had made, but not for a batch that arrived, count twice or not at all:
+  those of a batch that failed, was taken back, or waited for a decision about a bad sample, and
+  those that were still to come when the loop broke off an epoch.
+- Random numbers that go on from sample to sample in the process's own generators: their states come
+  with that of the dataset. Those of other generators, of datasets without a state with
+  `worker_init_fn`, and of streams with it in a later epoch begin as in a new worker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from penstock.checkpoint import has_state
+from penstock.engines.job import Job
+from penstock.engines.protocol import StreamStart
+from penstock.engines.shared_result import SharedResult
+from penstock.plan import stream_of
+
+Key = tuple[int, int, int]  # epoch, batch, attempt
+
+
+class Resumption:
+    """What the parent knows of the copies of the dataset that the worker in one seat has.
+
+    Args:
+        job: what the worker does.
+        seat: its number.
+    """
+
+    def __init__(self, job: Job, seat: int) -> None:
+        self._is_stream = job.stream
+        self._seat = seat
+        # Copies bear the numbers of their streams; that of a map-style dataset the seat's.
+        self._own = job.streams_of(seat) if job.stream else [seat]
+        self._keeps = job.snapshot_every > 0 and (job.stream or has_state(job.dataset))
+        self._starts: dict[int, StreamStart] = {}
+        self._streams: dict[Key, int] = {}
+        self._arrived: deque[tuple[int, int, SharedResult]] = deque()
+        self._ended: dict[int, bytes | None] = {}
+
+    def begin_epoch(self, starts: Mapping[int, StreamStart]) -> dict[int, StreamStart]:
+        """An epoch begins.
+
+        Args:
+            starts: where streams begin that were begun before, or copies' states.
+
+        Returns:
+            What to tell a worker that has lived through the epoch before.
+        """
+        self._settle()
+        told = {number: starts.get(number, StreamStart()) for number in self._own}
+        self._starts = {
+            number: start if number in starts else self._left(number)
+            for number, start in told.items()
+        }
+        self._forget()
+        self._ended.clear()
+        return told
+
+    def starts(self) -> dict[int, StreamStart]:
+        """What to tell a worker that takes the place of one that died."""
+        self._settle(waiting=True)
+        self._forget()
+        return {
+            number: replace(
+                start, snapshot=self._ended[number], random=None, earlier=True, ended=True
+            )
+            if number in self._ended
+            else start
+            for number, start in self._starts.items()
+        }
+
+    def lent(self, key: Key, indices: Sequence[object]) -> None:
+        """The worker is lent a batch."""
+        if self._is_stream:
+            self._streams[key] = stream_of(indices)
+
+    def answered(self, key: Key, position: int, result: SharedResult | None = None) -> None:
+        """The last word about a lease has come.
+
+        Args:
+            key: which.
+            position: samples taken from its stream.
+            result: the batch, if there is one.
+        """
+        stream = self._seat
+        if self._is_stream:
+            stream = self._streams.pop(key)
+            # What was taken for a batch that was given up is gone as well.
+            self._starts[stream] = replace(self._starts[stream], pulled=position)
+        if result is not None and self._keeps:
+            self._arrived.append((stream, position, result))
+            self._settle()
+
+    def ended(self, key: Key, snapshot: bytes | None) -> None:
+        """The stream of a lease has ended; call `answered` behind it."""
+        self._ended[self._streams[key]] = snapshot
+
+    def _settle(self, *, waiting: bool = False) -> None:
+        """Takes the states of batches that were handed over; with `waiting`, of all."""
+        while self._arrived and (waiting or self._arrived[0][2].settled):
+            number, position, result = self._arrived.popleft()
+            snapshot = result.snapshot()
+            if snapshot is not None:
+                pulled = self._starts[number].pulled
+                self._starts[number] = StreamStart(pulled, snapshot, position, result.random)
+
+    def _left(self, number: int) -> StreamStart:
+        """How an epoch has left a copy, as far as that is known."""
+        start = self._starts.get(number, StreamStart())
+        if not self._is_stream:
+            return StreamStart(snapshot=start.snapshot, random=start.random, earlier=True)
+        # Behind the end of a stream, no state from within it is of use.
+        return StreamStart(snapshot=self._ended.get(number, start.snapshot), earlier=True)
+
+    def _forget(self) -> None:
+        self._streams.clear()
+        self._arrived.clear()

@@ -1,0 +1,14 @@
+"""One epoch: what the scheduler orders is carried to an engine, and what that reports back.
+
+run.py           the wheel that turns inside `next()`
+settings.py      how an epoch is run
+beginning.py     where its streams, or copies of the dataset, begin
+restarts.py      whether a worker that died is replaced
+bad_samples.py   what becomes of samples that cannot be made
+texts.py         what the user is told
+"""
+
+from penstock.epoch.run import EpochRun
+from penstock.epoch.settings import EpochSettings
+
+__all__ = ["EpochRun", "EpochSettings"]
