@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import (
-    BatchSampler,
     Dataset,
     IterableDataset,
     IterDataPipe,
     Sampler,
     default_collate,
 )
-from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
@@ -231,8 +230,13 @@ class DataLoader(TorchDataLoader[T_co]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next `iter()` begins; without it, each is one further.
 
-        The sampler, the batch sampler and the dataset are told, if they have `set_epoch`; so
-        are the copies of the dataset in workers, also in persistent ones.
+        The sampler, the batch sampler, those that they wrap, and the dataset are told, if they have
+        `set_epoch`: now, or within an epoch when the next one begins. So are the copies of the
+        dataset in workers, also in persistent ones.
+
+        It need not be called where samplers are told: if anybody calls the `set_epoch` of one,
+        the loader goes to that epoch as well. A loader that has loaded a state counts on from
+        there, whatever its samplers are told, until this is called.
         """
         epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
         left = self._memory().choose(epoch)
@@ -267,7 +271,14 @@ class DataLoader(TorchDataLoader[T_co]):
         Raises:
             StateError: the state does not fit this loader; the message says what differs.
         """
-        self._memory().load(state_dict, self._identity())
+        for part in self._memory().load(state_dict, self._identity()):
+            warnings.warn(
+                f"this state is of a loader that was not told an epoch, and here the "
+                f"{type(part).__name__} was told one by set_epoch(); it keeps that, since it has "
+                "no attribute `epoch` to tell what it was before. Give another object to the "
+                "loader, or call its set_epoch()",
+                stacklevel=2,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy begins with its own workers and an account of its own, at the same epoch."""
@@ -299,8 +310,7 @@ class DataLoader(TorchDataLoader[T_co]):
                     # As many as there were when this, or the loader whose state it has, was made.
                     count = max(1, memory.streams or 0)
                     progress.streams = [StreamProgress() for _ in range(count)]
-                if isinstance(self.sampler, SeededShuffle):
-                    self.sampler.set_epoch(memory.epoch)
+                number = memory.told
                 seed = self._next_seed()
             with memory.order() as lent:
                 plan, donors, planned = self._make_plan(progress)
@@ -317,7 +327,7 @@ class DataLoader(TorchDataLoader[T_co]):
             timeout_s=self.timeout if self.num_workers else 0.0,
             policy=self._policy,
             planned=planned,
-            number=memory.told,
+            number=number,
             claimed_samples=self._IterableDataset_len_called if self._is_stream else None,
         )
         try:
@@ -382,7 +392,9 @@ class DataLoader(TorchDataLoader[T_co]):
             return refilling, refilling, refilling.planned
         done = self._checkpoint.resume_sampler()
         given = GivenBatches(
-            self.sampler if self.batch_sampler is None else self.batch_sampler,
+            self._checkpoint.watch(
+                self.sampler if self.batch_sampler is None else self.batch_sampler
+            ),
             batched=self.batch_sampler is not None,
             skip=progress.passed - done,
             first=progress.passed,
@@ -418,13 +430,7 @@ class DataLoader(TorchDataLoader[T_co]):
     def _memory(self) -> Checkpoint:
         """The loader's memory, with what the order is drawn from now."""
         samplers = [part for part in (self.batch_sampler, self.sampler) if part is not None]
-        inner = getattr(self.batch_sampler, "sampler", None)
-        # One of another class may have read ahead of what it has given: its sampler's state would
-        # be that of another batch.
-        wrapped = [] if inner is None or type(self.batch_sampler) is not BatchSampler else [inner]
-        self._checkpoint.look_at(
-            [] if self._is_stream else [*samplers, *wrapped], inner, self.generator
-        )
+        self._checkpoint.look_at([] if self._is_stream else samplers, self.generator)
         return self._checkpoint
 
     def _identity(self) -> Identity:
