@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
+import inspect
+import sys
 import time
 import warnings
 import weakref
@@ -27,6 +30,7 @@ from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
+from penstock.integrations import accelerate
 from penstock.observe import Statistics, StatisticsRecorder
 from penstock.options import (
     ErrorPolicy,
@@ -217,6 +221,17 @@ class DataLoader(TorchDataLoader[T_co]):
         return renewed
 
     @property
+    def pin_memory_device(self) -> str:
+        """As given. Accelerate alone, which takes loaders apart, is told more by it."""
+        device: str = self.__dict__["pin_memory_device"]
+        reader = sys._getframe(1).f_globals.get("__name__", "")
+        return accelerate.device_for(reader, device, self._make_again)
+
+    @pin_memory_device.setter
+    def pin_memory_device(self, device: str) -> None:
+        self.__dict__["pin_memory_device"] = device
+
+    @property
     def skipped(self) -> list[SampleError]:
         """The samples of the current or last epoch that were left out, in delivery order."""
         return list(self._skipped)
@@ -280,9 +295,13 @@ class DataLoader(TorchDataLoader[T_co]):
                 stacklevel=2,
             )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy begins with its own workers and an account of its own, at the same epoch."""
-        return {
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy begins with its own workers and an account of its own, at the same epoch.
+
+        Not by `__getstate__`: before Python 3.11 only classes that define it have it, and
+        Accelerate's wrappers, which hand on what they lack, would be pickled with ours.
+        """
+        state = {
             **self.__dict__,
             "_engine": None,
             "_end_engine": _nothing,
@@ -292,12 +311,38 @@ class DataLoader(TorchDataLoader[T_co]):
             "_skipped": [],
             "_checkpoint": self._checkpoint.copied(),
         }
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         copied = state.pop("_checkpoint")
         self.__dict__.update(state)
         self._checkpoint = self._make_checkpoint()
         self._checkpoint.take_over(copied)
+
+    def _make_again(self, *args: Any, **settings: Any) -> DataLoader[T_co] | None:
+        """A loader of torch's arguments, with this one's own options and at the same epoch.
+
+        None: some of the arguments are newer than this class.
+        """
+        if not settings.keys() <= inspect.signature(DataLoader.__init__).parameters.keys():
+            return None
+        memory = self._memory()
+        if memory.has_loaded:
+            warnings.warn(
+                "a state was loaded into this loader, and another loader is made of it, which "
+                "begins at the beginning: load the state into that one",
+                stacklevel=2,
+            )
+        made: DataLoader[T_co] = DataLoader(
+            *args,
+            seed=self.seed,
+            on_error=self.on_error,
+            max_skipped=self.max_skipped,
+            snapshot_every_n_steps=self.snapshot_every_n_steps,
+            **settings,
+        )
+        made._checkpoint.take_over({**memory.copied(), "_loaded": None})
+        return made
 
     # How an epoch is put together.
 

@@ -270,6 +270,11 @@ class Checkpoint:
         self._numbers.note(self._samplers)
         return kept
 
+    @property
+    def has_loaded(self) -> bool:
+        """Whether a state was loaded that no epoch has taken up yet."""
+        return self._loaded is not None
+
     def copied(self) -> dict[str, Any]:
         """What a copy of the loader has of this; `take_over` reads it."""
         return {
