@@ -291,11 +291,15 @@ class DataLoader(TorchDataLoader[T_co]):
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy begins with its own workers and an account of its own, at the same epoch.
 
-        Not by `__getstate__`: before Python 3.11 only classes that define it have it, and
-        Accelerate's wrappers, which hand on what they lack, would be pickled with ours.
+        Not by a `__getstate__` of this class: before Python 3.11 others have none, and Accelerate's
+        wrappers, which hand on what they lack, would be pickled with ours. That of a derived
+        class is asked.
         """
+        every: Any = getattr(object, "__getstate__", None)
+        own: Any = getattr(type(self), "__getstate__", every)
+        attributes: dict[str, Any] = self.__dict__ if own is every else own(self)
         state = {
-            **self.__dict__,
+            **attributes,
             "_workers": KeptWorkers(),
             "_renewed": None,
             "_recorder": None,

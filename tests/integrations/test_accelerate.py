@@ -259,3 +259,22 @@ def test_what_lacks_the_protocol_of_copies_does_not_find_ours(imported: Imported
     for made in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader)), copy.copy(loader)):
         assert made.state_dict()["epoch"] == 1
         assert options_of(made) == OPTIONS
+
+
+class Forgetful(DataLoader[Any]):
+    """A loader of somebody's that leaves something behind when it is copied."""
+
+    handle: object = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "handle": "closed"}
+
+
+def test_that_of_a_derived_class_is_asked() -> None:
+    loader = Forgetful(range(10), batch_size=4)
+    loader.handle = lambda: "cannot be pickled"
+    numbers(loader)
+    for made in (pickle.loads(pickle.dumps(loader)), copy.copy(loader)):
+        assert made.handle == "closed"
+        assert made.state_dict()["epoch"] == 1
+        assert numbers(made) == numbers(loader)
