@@ -1,53 +1,44 @@
-"""The drop-in for `torch.utils.data.DataLoader`: joins the rooms and holds no mechanism."""
+"""The drop-in for `torch.utils.data.DataLoader`: what users meet, and no mechanism.
+
+How an epoch follows from a loader's settings is in `beginning.py`.
+"""
 
 from __future__ import annotations
 
-import time
+import copyreg
+import inspect
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import (
-    BatchSampler,
     Dataset,
     IterableDataset,
     IterDataPipe,
     Sampler,
-    default_collate,
 )
-from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data._utils.collate import default_collate_fn_map
 
-from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
-from penstock.engines.inline import InlineEngine
-from penstock.engines.job import Job
+from penstock.beginning import (
+    OwnSettings,
+    begin_epoch,
+    identity_of,
+    make_checkpoint,
+    samplers_of,
+)
+from penstock.checkpoint import Checkpoint
 from penstock.engines.launch import warm_up
-from penstock.engines.process import ProcessEngine
-from penstock.engines.protocol import Engine
-from penstock.epoch import EpochRun, EpochSettings
+from penstock.epoch import EpochRun
 from penstock.errors import OptionError, SampleError
+from penstock.integrations import accelerate
 from penstock.observe import Statistics, StatisticsRecorder
-from penstock.options import (
-    ErrorPolicy,
-    OnError,
-    SampleErrorMode,
-    check_arguments,
-    check_count,
-    length_of,
-)
-from penstock.persistent import RenewedRun
+from penstock.options import ErrorPolicy, OnError, check_arguments, check_count
+from penstock.persistent import KeptWorkers, RenewedRun
 from penstock.pinning import PinnedRun
-from penstock.plan import (
-    EpochPlan,
-    GivenBatches,
-    RefillingBatches,
-    SeededShuffle,
-    StreamTurns,
-    mix_seeds,
-)
-from penstock.schedule import DonorPlan
+from penstock.plan import SeededShuffle
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -159,9 +150,7 @@ class DataLoader(TorchDataLoader[T_co]):
             least=1,
             remedy="1 keeps a state behind each batch",
         )
-        self._engine: ProcessEngine | None = None
-        self._end_engine: Callable[[], object] = _nothing
-        self._run: weakref.ref[EpochRun] | None = None
+        self._workers = KeptWorkers()
         self._renewed: weakref.ref[RenewedRun] | None = None
         self._skipped: list[SampleError] = []
         self._recorder: StatisticsRecorder | None = None
@@ -190,7 +179,7 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        self._checkpoint = self._make_checkpoint()
+        self._checkpoint = make_checkpoint(self, self._own)
         if num_workers and self.multiprocessing_context is not None:
             # The fork server imports torch while the program goes on to build its model.
             warm_up(self.multiprocessing_context)
@@ -201,8 +190,8 @@ class DataLoader(TorchDataLoader[T_co]):
         Workers start, and work, from here on. Iterators are independent of each other; with
         persistent workers there is one, which goes on with the new epoch.
         """
-        run = self._begin()
-        self._run = weakref.ref(run)
+        run = begin_epoch(self, self._own, self._memory(), self._workers.engine_for)
+        self._workers.run = run
         self._skipped = run.skipped
         self._recorder = run.recorder
         iterator: EpochRun | PinnedRun = run
@@ -225,6 +214,17 @@ class DataLoader(TorchDataLoader[T_co]):
         return renewed
 
     @property
+    def pin_memory_device(self) -> str:
+        """As given. Accelerate alone, which takes loaders apart, is told more by it."""
+        device: str = self.__dict__["pin_memory_device"]
+        reader = sys._getframe(1).f_globals.get("__name__", "")
+        return accelerate.device_for(reader, device, self._make_again)
+
+    @pin_memory_device.setter
+    def pin_memory_device(self, device: str) -> None:
+        self.__dict__["pin_memory_device"] = device
+
+    @property
     def skipped(self) -> list[SampleError]:
         """The samples of the current or last epoch that were left out, in delivery order."""
         return list(self._skipped)
@@ -238,8 +238,13 @@ class DataLoader(TorchDataLoader[T_co]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next `iter()` begins; without it, each is one further.
 
-        The sampler, the batch sampler and the dataset are told, if they have `set_epoch`; so
-        are the copies of the dataset in workers, also in persistent ones.
+        The sampler, the batch sampler, those that they wrap, and the dataset are told, if they have
+        `set_epoch`: now, or within an epoch when the next one begins. So are the copies of the
+        dataset in workers, also in persistent ones.
+
+        It need not be called where samplers are told: if anybody calls the `set_epoch` of one,
+        the loader goes to that epoch as well. A loader that has loaded a state counts on from
+        there, whatever its samplers are told, until this is called.
         """
         epoch = check_count("epoch", epoch, least=0, remedy="epochs count from 0")
         left = self._memory().choose(epoch)
@@ -260,7 +265,7 @@ class DataLoader(TorchDataLoader[T_co]):
             Plain JSON, save for what a sampler or dataset has returned from a `state_dict` of
             its own. A few kilobytes, for the states of the generators.
         """
-        return self._memory().state(self._identity())
+        return self._memory().state(identity_of(self, self._own))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Has the next `iter()` go on where another loader was when its `state_dict` was called.
@@ -274,229 +279,73 @@ class DataLoader(TorchDataLoader[T_co]):
         Raises:
             StateError: the state does not fit this loader; the message says what differs.
         """
-        self._memory().load(state_dict, self._identity())
+        for part in self._memory().load(state_dict, identity_of(self, self._own)):
+            warnings.warn(
+                f"this state is of a loader that was not told an epoch, and here the "
+                f"{type(part).__name__} was told one by set_epoch(); it keeps that, since it has "
+                "no attribute `epoch` to tell what it was before. Give another object to the "
+                "loader, or call its set_epoch()",
+                stacklevel=2,
+            )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy begins with its own workers and an account of its own, at the same epoch."""
-        return {
-            **self.__dict__,
-            "_engine": None,
-            "_end_engine": _nothing,
-            "_run": None,
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy begins with its own workers and an account of its own, at the same epoch.
+
+        Not by a `__getstate__` of this class: before Python 3.11 others have none, and Accelerate's
+        wrappers, which hand on what they lack, would be pickled with ours. That of a derived
+        class is asked.
+        """
+        every: Any = getattr(object, "__getstate__", None)
+        own: Any = getattr(type(self), "__getstate__", every)
+        attributes: dict[str, Any] = self.__dict__ if own is every else own(self)
+        state = {
+            **attributes,
+            "_workers": KeptWorkers(),
             "_renewed": None,
             "_recorder": None,
             "_skipped": [],
             "_checkpoint": self._checkpoint.copied(),
         }
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         copied = state.pop("_checkpoint")
         self.__dict__.update(state)
-        self._checkpoint = self._make_checkpoint()
+        self._checkpoint = make_checkpoint(self, self._own)
         self._checkpoint.take_over(copied)
 
-    # How an epoch is put together.
+    def _make_again(self, *args: Any, **settings: Any) -> DataLoader[T_co] | None:
+        """A loader of torch's arguments, with this one's own options and at the same epoch.
 
-    def _begin(self) -> EpochRun:
-        began = time.perf_counter()
+        None: some of the arguments are newer than this class.
+        """
+        if not settings.keys() <= inspect.signature(DataLoader.__init__).parameters.keys():
+            return None
         memory = self._memory()
-        try:
-            with memory.begin() as progress:
-                if self._is_stream and not progress.streams:
-                    # As many as there were when this, or the loader whose state it has, was made.
-                    count = max(1, memory.streams or 0)
-                    progress.streams = [StreamProgress() for _ in range(count)]
-                if isinstance(self.sampler, SeededShuffle):
-                    self.sampler.set_epoch(memory.epoch)
-                seed = self._next_seed()
-            with memory.order() as lent:
-                plan, donors, planned = self._make_plan(progress)
-                if lent and isinstance(plan, GivenBatches):
-                    plan.look_ahead()
-            engine, release = self._get_engine(seed, self._make_job(asks=donors is not None))
-        except BaseException:
-            memory.undo()
-            raise
-        settings = EpochSettings(
-            seed=seed,
-            window=self.num_workers * (self.prefetch_factor or 0) or 1,
-            in_order=self.in_order,
-            timeout_s=self.timeout if self.num_workers else 0.0,
-            policy=self._policy,
-            planned=planned,
-            number=memory.told,
-            claimed_samples=self._IterableDataset_len_called if self._is_stream else None,
+        if memory.has_loaded:
+            warnings.warn(
+                "a state was loaded into this loader, and another loader is made of it, which "
+                "begins at the beginning: load the state into that one",
+                stacklevel=2,
+            )
+        made: DataLoader[T_co] = DataLoader(
+            *args,
+            seed=self.seed,
+            on_error=self.on_error,
+            max_skipped=self.max_skipped,
+            snapshot_every_n_steps=self.snapshot_every_n_steps,
+            **settings,
         )
-        try:
-            return EpochRun(
-                engine,
-                plan,
-                settings,
-                workers=self._seats,
-                donors=donors,
-                release=release,
-                began=began,
-                progress=progress,
-                sized=self._index_sampler,
-            )
-        except BaseException:
-            release()
-            memory.undo()
-            raise
+        made._checkpoint.take_over({**memory.copied(), "_loaded": None})
+        return made
 
     @property
-    def _is_stream(self) -> bool:
-        return isinstance(self.dataset, IterableDataset)
-
-    def _next_seed(self) -> int:
-        """The seed of the epoch that begins."""
-        checkpoint = self._checkpoint
-        if self.seed is not None:
-            return mix_seeds(self.seed, checkpoint.epoch) >> 1
-        if checkpoint.drawn is None or checkpoint.redraws:
-            # torch draws its base seed from the same generator at the same moment.
-            drawn = torch.empty((), dtype=torch.int64).random_(generator=self.generator).item()
-            checkpoint.drawn = int(drawn), 0
-            return int(drawn)
-        drawn, epochs = checkpoint.drawn
-        checkpoint.drawn = drawn, epochs + 1
-        return mix_seeds(drawn, epochs + 1) >> 1
-
-    def _make_plan(self, progress: Progress) -> tuple[EpochPlan, DonorPlan | None, int | None]:
-        """The plan, the plan again if it can fill skipped places, and its number of samples."""
-        if self._is_stream:
-            ended = [number for number, each in enumerate(progress.streams) if each.ended]
-            turns = StreamTurns(
-                len(progress.streams), max(1, self._seats), turn=progress.turn, ended=ended
-            )
-            return turns, None, length_of(self.dataset)
-        # The function may seed each worker in its own way: then which one makes a batch counts.
-        seats = self.num_workers if self.worker_init_fn is not None and self.in_order else 0
-        planned = length_of(self.sampler if self.batch_size is not None else self.dataset)
-        tolerant = self._policy.tolerant or progress.donated
-        if tolerant and self.batch_size is not None and planned is not None:
-            refilling = RefillingBatches(
-                self.sampler,
-                self.batch_size,
-                drop_last=self.drop_last,
-                first=progress.passed,
-                passed=progress.beyond,
-                donated=progress.donated,
-                seats=seats,
-            )
-            # It has the whole order at once.
-            progress.started = True
-            return refilling, refilling, refilling.planned
-        done = self._checkpoint.resume_sampler()
-        given = GivenBatches(
-            self.sampler if self.batch_sampler is None else self.batch_sampler,
-            batched=self.batch_sampler is not None,
-            skip=progress.passed - done,
-            first=progress.passed,
-            snapshot=self._checkpoint.snapshot,
-            every=self.snapshot_every_n_steps,
-            seats=seats,
-        )
-        return given, None, planned
-
-    @property
-    def _snapshot_every(self) -> int:
-        if not self._keeps_states:
-            return 0
-        # What a map-style dataset was asked for is not asked for again, so that nothing would
-        # bring an older state up to date.
-        return self.snapshot_every_n_steps if self._is_stream else 1
-
-    @property
-    def _seats(self) -> int:
-        """Workers that have something to do."""
-        streams = self._checkpoint.streams
-        return self.num_workers if streams is None else min(self.num_workers, max(1, streams))
-
-    def _make_checkpoint(self) -> Checkpoint:
-        return Checkpoint(
-            self.dataset,
-            draws=self.seed is None,
-            redraws=not self.persistent_workers,
-            streams=self.num_workers if self._is_stream else None,
-            keeps=self._keeps_states,
+    def _own(self) -> OwnSettings:
+        return OwnSettings(
+            self.seed, self._policy, self.snapshot_every_n_steps, keeps_states=self._keeps_states
         )
 
     def _memory(self) -> Checkpoint:
         """The loader's memory, with what the order is drawn from now."""
-        samplers = [part for part in (self.batch_sampler, self.sampler) if part is not None]
-        inner = getattr(self.batch_sampler, "sampler", None)
-        # One of another class may have read ahead of what it has given: its sampler's state would
-        # be that of another batch.
-        wrapped = [] if inner is None or type(self.batch_sampler) is not BatchSampler else [inner]
-        self._checkpoint.look_at(
-            [] if self._is_stream else [*samplers, *wrapped], inner, self.generator
-        )
+        self._checkpoint.look_at(samplers_of(self), self.generator)
         return self._checkpoint
-
-    def _identity(self) -> Identity:
-        """What a state has to agree with."""
-        grouped = self.batch_size is None and self.batch_sampler is not None
-        ordering: object = self.batch_sampler if grouped else self.sampler
-        return Identity(
-            kind="iterable" if self._is_stream else "map",
-            length=length_of(self.dataset),
-            samples=None if self._is_stream else length_of(ordering),
-            batch_size=self.batch_size,
-            drop_last=self.drop_last,
-            sampler=type(ordering).__name__,
-            seed=self.seed,
-        )
-
-    def _make_job(self, *, asks: bool) -> Job:
-        mode: SampleErrorMode = "raise"
-        if self._policy.tolerant:
-            mode = "ask" if asks or callable(self._policy.on_error) else "drop"
-        default = self.collate_fn is default_collate
-        return Job(
-            dataset=self.dataset,
-            seats=self._seats,
-            stream=self._is_stream,
-            streams=self._checkpoint.streams,
-            collate=self.collate_fn,
-            default_collate=default,
-            batched=self.batch_sampler is not None,
-            batch_size=self.batch_size or 1,
-            drop_last=self.drop_last,
-            worker_init_fn=self.worker_init_fn,
-            sample_errors=mode,
-            # A program may have told `default_collate` what to do with None.
-            none_is_error=mode != "raise" or (default and type(None) not in default_collate_fn_map),
-            own_randomness=self.worker_init_fn is None or not self.num_workers,
-            snapshot_every=self._snapshot_every,
-        )
-
-    def _get_engine(self, seed: int, job: Job) -> tuple[Engine, Callable[[], None]]:
-        """An engine that is started, and what to call when the epoch is over."""
-        if not self.num_workers:
-            inline = InlineEngine(job, seed=seed)
-            return inline, inline.close
-        if self._engine is not None and not self._engine.is_ours:
-            # This process was forked since: its parent goes on with these workers.
-            self._engine = None
-        if self._engine is not None:
-            previous = self._run() if self._run is not None else None
-            if previous is not None:
-                previous.close()
-            if not self._checkpoint.took_up:
-                return self._engine, _nothing
-            # Its copies of the dataset have gone on from where the loaded state is, and the
-            # streams may be others.
-            self._end_engine()
-            self._engine = None
-        engine = ProcessEngine(job, context=self.multiprocessing_context, seed=seed)
-        engine.start()
-        if not self.persistent_workers:
-            return engine, engine.close
-        self._engine = engine
-        self._end_engine = weakref.finalize(self, engine.close)
-        return engine, _nothing
-
-
-def _nothing() -> None:
-    """Persistent workers outlive the epoch."""

@@ -334,3 +334,41 @@ def resumed(make: Make, workers: int, state: dict[str, Any]) -> list[list[Any]]:
     loader = make(workers)
     loader.load_state_dict(state)
     return [plain(loader), plain(loader)]
+
+
+class Numbered(Sampler[int]):
+    """A sampler that can be told an epoch, and has the same order in each."""
+
+    epoch = 0
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(SAMPLES))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+class SelfCounting(Numbered):
+    """One that goes on to the next epoch by itself, at the end of each."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(SAMPLES)
+        self.epoch += 1
+
+
+class Secretive(Dataset[int]):
+    """A dataset that can be told an epoch, and does not show which."""
+
+    number = -1
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        return self.number
+
+    def set_epoch(self, epoch: int) -> None:
+        self.number = epoch

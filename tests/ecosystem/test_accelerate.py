@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,6 @@ OPTIONS: dict[str, Any] = {
     "max_skipped": 5,
     "snapshot_every_n_steps": 3,
 }
-
-# Accelerate makes a loader of torch's out of every loader, from the attributes that torch's has.
-torchs_loader_comes_out = pytest.mark.xfail(reason="Accelerate's loaders are torch's", strict=True)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +75,6 @@ def test_training_is_the_same_as_with_torchs_loader(workers: int) -> None:
     assert train(DataLoader, workers=workers) == expected
 
 
-@torchs_loader_comes_out
 @pytest.mark.parametrize("stateful", [False, True])
 def test_a_prepared_loader_is_penstocks_and_keeps_its_options(stateful: bool) -> None:
     configuration = DataLoaderConfiguration(use_stateful_dataloader=stateful)
@@ -89,7 +87,6 @@ def test_a_prepared_loader_is_penstocks_and_keeps_its_options(stateful: bool) ->
     assert ids_of(prepared) == ids_of(loader)
 
 
-@torchs_loader_comes_out
 def test_a_prepared_loader_skips_what_is_bad() -> None:
     accelerator = accelerate.Accelerator(cpu=True)
     loader = DataLoader(Numbers(10, bad=(5,)), batch_size=4, num_workers=2, **OPTIONS)
@@ -119,7 +116,6 @@ def test_the_first_batches_are_passed_by_in_the_same_order(workers: int, prepare
     assert ids_of(accelerate.skip_first_batches(again, 5)) == whole[5:]
 
 
-@torchs_loader_comes_out
 @pytest.mark.parametrize("prepared", [True, False])
 def test_behind_the_batches_that_are_passed_by_options_hold(prepared: bool) -> None:
     accelerator = accelerate.Accelerator(cpu=True)
@@ -133,7 +129,6 @@ def test_behind_the_batches_that_are_passed_by_options_hold(prepared: bool) -> N
     torch.testing.assert_close([features for _, features in rest], whole[5:], rtol=0, atol=0)
 
 
-@torchs_loader_comes_out
 def test_a_prepared_loader_goes_on_from_its_state() -> None:
     accelerator = accelerate.Accelerator(cpu=True)
 
@@ -164,6 +159,38 @@ def test_a_stream_is_read_to_its_end() -> None:
     assert sorted(number for batch in seen[1] for number in batch) == [*range(48)]
 
 
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_a_copy_of_a_prepared_loader_is_penstocks_too(how: str) -> None:
+    accelerator = accelerate.Accelerator(cpu=True)
+    loader = DataLoader(Numbers(20), batch_size=4, shuffle=True, **OPTIONS)
+    prepared = accelerator.prepare(loader)
+    copied = copy.deepcopy(prepared) if how == "deepcopy" else pickle.loads(pickle.dumps(prepared))
+    assert isinstance(copied.base_dataloader, DataLoader)
+    assert options_of(copied) == OPTIONS
+    assert options_of(accelerate.skip_first_batches(copied, 1)) == OPTIONS
+    assert ids_of(copied) == ids_of(loader)
+
+
+def test_a_program_that_saves_its_state_goes_on_within_the_epoch(tmp_path: Path) -> None:
+    configuration = DataLoaderConfiguration(use_stateful_dataloader=True)
+
+    def make() -> tuple[Any, Any]:
+        accelerator = accelerate.Accelerator(cpu=True, dataloader_config=configuration)
+        loader = DataLoader(Numbers(noisy=True), batch_size=4, shuffle=True, seed=2, num_workers=1)
+        return accelerator, accelerator.prepare(loader)
+
+    accelerator, loader = make()
+    list(loader)
+    iterator = iter(loader)
+    for _ in range(5):
+        next(iterator)
+    accelerator.save_state(str(tmp_path))
+    expected = [*iterator, *loader]
+    accelerator, again = make()
+    accelerator.load_state(str(tmp_path))
+    torch.testing.assert_close([*again, *again], expected, rtol=0, atol=0)
+
+
 # Two processes.
 
 
@@ -185,7 +212,30 @@ def train_in_ranks(folder: Path) -> dict[str, Any]:
         for ids, _ in accelerator.prepare(DataLoader(Numbers(10), batch_size=4))
     ]
     told["gathered"] = gathered
+    told |= {kind: divide(kind) for kind in ("split_batches", "dispatch_batches")}
     return told
+
+
+def divide(kind: str) -> dict[str, Any]:
+    """An epoch of a loader that is divided so, and the rest of it behind its third batch."""
+    accelerator = accelerate.Accelerator(
+        cpu=True,
+        dataloader_config=DataLoaderConfiguration(**{kind: True}, use_stateful_dataloader=True),
+    )
+
+    def make() -> Any:
+        loader = DataLoader(Numbers(), batch_size=4, shuffle=True, num_workers=1, **OPTIONS)
+        return accelerator.prepare(loader)
+
+    loader = make()
+    whole, state = [], {}
+    for step, (ids, _) in enumerate(loader):
+        whole.append(ids.tolist())
+        if step == 2:
+            state = loader.state_dict()
+    again = make()
+    again.load_state_dict(state)
+    return {"whole": whole, "rest": ids_of(again), "options": options_of(again)}
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +263,20 @@ def test_two_processes_gather_each_sample_once(ranks: list[dict[str, Any]]) -> N
         assert [number for batch in told["gathered"] for number in batch] == [*range(10)]
 
 
-@torchs_loader_comes_out
 def test_in_two_processes_options_survive(ranks: list[dict[str, Any]]) -> None:
     for told in ranks:
+        assert told["options"] == OPTIONS
+
+
+@pytest.mark.parametrize("kind", ["split_batches", "dispatch_batches"])
+def test_two_processes_divide_batches_and_go_on_behind_each(
+    ranks: list[dict[str, Any]], kind: str
+) -> None:
+    first, second = (told[kind] for told in ranks)
+    expected = ids_of(DataLoader(Numbers(), batch_size=4, shuffle=True, **OPTIONS))
+    both = zip(first["whole"], second["whole"], strict=True)
+    together = [number for pair in both for ids in pair for number in ids]
+    assert together == [number for ids in expected for number in ids]
+    for told in (first, second):
+        assert told["rest"] == told["whole"][3:]
         assert told["options"] == OPTIONS

@@ -163,7 +163,6 @@ def test_a_fit_resumed_within_an_epoch_sees_what_the_undisturbed_one_saw(
     assert rest.losses[: end - step] == whole.losses[step:end]
 
 
-@pytest.mark.xfail(reason="the loader counts epochs by itself", strict=True)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_fit_resumed_between_epochs_goes_on_with_their_numbers(

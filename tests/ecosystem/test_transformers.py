@@ -112,20 +112,7 @@ def test_training_is_the_same_as_with_torchs_loader(
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("step", [8, 16])
-@pytest.mark.parametrize(
-    "prepared",
-    [
-        pytest.param(True, id="prepared"),
-        pytest.param(
-            False,
-            id="bare",
-            marks=pytest.mark.xfail(
-                reason="what passes batches by is torch's loader, and not told the epoch",
-                strict=True,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "bare"])
 def test_training_resumed_without_skipping_data_is_as_if_undisturbed(
     prepared: bool, step: int, workers: int, tmp_path: Path
 ) -> None:
@@ -142,7 +129,6 @@ def test_training_resumed_without_skipping_data_is_as_if_undisturbed(
     torch.testing.assert_close(weights_of(rest), weights_of(whole), rtol=0, atol=0)
 
 
-@pytest.mark.xfail(reason="Accelerate's loaders are torch's", strict=True)
 @pytest.mark.parametrize("prepared", [True, False])
 def test_random_contents_and_skipped_samples_are_the_same_behind_a_resume(
     prepared: bool, tmp_path: Path

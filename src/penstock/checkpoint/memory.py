@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import BatchSampler
 
+from penstock.checkpoint.epochs import EpochNumbers, number_of, with_wrapped
 from penstock.checkpoint.own_state import has_state, pack, tell_epoch, unpack
 from penstock.checkpoint.progress import Progress
 from penstock.checkpoint.randomness import RandomSources
 from penstock.checkpoint.state import Identity, check_state, make_state
 from penstock.errors import StateError
+from penstock.plan import SeededShuffle
 
 
 class Checkpoint:
@@ -34,7 +37,7 @@ class Checkpoint:
     Attributes:
         progress: how far the epoch under way has come; None before the first.
         epoch: the epoch that is begun next.
-        told: the epoch that `set_epoch` was called with last; None if it was not.
+        told: the epoch that the loader's `set_epoch` was called with last; None if it was not.
         drawn: the seed that was drawn last, and how many epochs have been derived from it since.
         redraws: see above; a loaded state brings that of the loader that wrote it.
         streams: likewise.
@@ -60,6 +63,16 @@ class Checkpoint:
         self.streams = streams
         self.took_up = False
         self._keeps = keeps
+        self._numbers = EpochNumbers()
+        # Whether it goes to the epoch that a sampler was told by others. Behind a loaded state it
+        # counts on by itself: a framework may count from 0 again, or an epoch that it was
+        # interrupted in as two.
+        self._follows = True
+        # Whether samplers and dataset are still to be told `told`: not within an epoch, which is
+        # theirs too.
+        self._due = False
+        # The epoch behind the one that begins, and what will have been told then.
+        self._after: tuple[int, int | None] | None = None
         self._samplers: list[Any] = []
         self._sampler: Any = None
         self._sources = RandomSources([], None, draws=False)
@@ -74,25 +87,25 @@ class Checkpoint:
         # What they are lent while an epoch begins.
         self._lent: dict[str, Any] = {}
 
-    def look_at(self, samplers: list[Any], inner: Any, generator: torch.Generator | None) -> None:
+    def look_at(self, samplers: list[Any], generator: torch.Generator | None) -> None:
         """Notes what the order is drawn from, which a program may change at any time.
 
         Args:
-            samplers: what gives the batches, or the order; they may draw random numbers, have
-                `state_dict` and `load_state_dict`, or an `epoch` with `set_epoch`.
-            inner: what the batch sampler holds as its sampler, or None.
+            samplers: what gives the batches, or the order; they, and those that they wrap, may draw
+                random numbers, have `state_dict` and `load_state_dict`, or an `epoch` with
+                `set_epoch`.
             generator: the loader's, or None.
         """
-        self._samplers = (
-            samplers
-            if inner is None or any(inner is part for part in samplers)
-            else [*samplers, inner]
-        )
-        self._sampler = next(
-            (part for part in samplers if has_state(part)),
-            next((part for part in samplers if hasattr(part, "set_epoch")), None),
-        )
+        self._samplers = with_wrapped(samplers)
+        # A batch sampler of another class may have read ahead of what it has given: the state of
+        # its sampler would be that of another batch.
+        inner = [part.sampler for part in samplers if type(part) is BatchSampler]
+        self._sampler = next((part for part in (*samplers, *inner) if has_state(part)), None)
         self._sources = RandomSources(self._samplers, generator, draws=self._draws)
+
+    def _next_epoch(self) -> int:
+        told = self._numbers.told_by_others(self._samplers) if self._follows else None
+        return self.epoch if told is None else told
 
     # An epoch begins.
 
@@ -103,10 +116,23 @@ class Checkpoint:
         Gives how far the epoch has come already; the batches up to there are to be passed by.
         """
         programs = None if self._programs is None else dict(self._programs)
-        before = (self._loaded, self.epoch, self.drawn, self.progress, self._origin, programs)
-        self._before = before
+        self._before = (
+            self._loaded,
+            self.epoch,
+            self.told,
+            self._due,
+            self.drawn,
+            self.progress,
+            self._origin,
+            programs,
+        )
         loaded, self._loaded = self._loaded, None
         self.took_up = loaded is not None
+        self.epoch = self._next_epoch()
+        self._after = None
+        if self._due and self.told is not None:
+            self._numbers.tell((*self._samplers, self._dataset), self.told)
+        self._due = False
         progress = Progress()
         lent = self._programs
         if loaded is not None:
@@ -115,9 +141,15 @@ class Checkpoint:
             lent = self._go_back(start, loaded)
             if position is not None:
                 progress = Progress.from_state(position["progress"])
+                self._after = loaded["epoch"], loaded["told"]
+                # Whoever counts epochs from 0 in a new process may have told them that since.
+                self._restore_numbers(start["sampler"])
                 self._programs = self._unless_equal(loaded["random"]["program"])
             else:
                 lent = self._programs = self._unless_equal(lent)
+        for part in self._samplers:
+            if isinstance(part, SeededShuffle):
+                part.epoch = self.epoch
         with self._sources.programs_as(lent or {}):
             self._origin = self._now()
             self.progress = progress
@@ -136,13 +168,24 @@ class Checkpoint:
         """
         with self._sources.programs_as(self._lent):
             yield bool(self._lent)
-        self.epoch += 1
+        self._numbers.note(self._samplers)
+        if self._after is None:
+            self.epoch += 1
+            return
+        self._due = self._after[1] != self.told
+        self.epoch, self.told = self._after
+
+    def watch(self, ordering: Iterable[Any]) -> Iterable[Any]:
+        """The loader's batches, or indices, as its plan is to take them one by one."""
+        return self._numbers.watch(ordering, self._samplers)
 
     def undo(self) -> None:
         """The epoch could not be begun: it is still to be begun, as if nobody had tried."""
         (
             self._loaded,
             self.epoch,
+            self.told,
+            self._due,
             self.drawn,
             self.progress,
             self._origin,
@@ -193,12 +236,19 @@ class Checkpoint:
         position = None
         if self.progress is not None and not self.progress.finished:
             position = {"origin": self._origin, "progress": self.progress.to_state()}
+        # Some tell samplers only when the epoch has begun that they mean.
+        if position is None or self._next_epoch() != self._origin["epoch"]:
+            now["epoch"] = self._next_epoch()
         if self._programs is not None:
             now["random"]["program"] = self._programs
         return copy.deepcopy(make_state(identity, **now, position=position))
 
-    def load(self, state: object, identity: Identity) -> None:
+    def load(self, state: object, identity: Identity) -> list[Any]:
         """Has the next epoch take up a state.
+
+        Returns:
+            What was told an epoch here, was not in the program that wrote the state, and does not
+            show what it had before: it keeps its number.
 
         Raises:
             StateError: it cannot; nothing is changed then.
@@ -214,22 +264,31 @@ class Checkpoint:
         position = checked["position"]
         start = checked if position is None else position["origin"]
         self.epoch = start["epoch"]
-        self.tell(start["told"])
-        tell_epoch(self._sampler, start["sampler"].get("epoch"))
+        self._follows = False
+        kept = self._tell(start["told"])
+        self._restore_numbers(start["sampler"])
+        self._numbers.note(self._samplers)
+        return kept
+
+    @property
+    def has_loaded(self) -> bool:
+        """Whether a state was loaded that no epoch has taken up yet."""
+        return self._loaded is not None
 
     def copied(self) -> dict[str, Any]:
         """What a copy of the loader has of this; `take_over` reads it."""
-        return {"epoch": self.epoch, "told": self.told, "_loaded": copy.deepcopy(self._loaded)}
+        return {
+            "epoch": self.epoch,
+            "told": self.told,
+            "_loaded": copy.deepcopy(self._loaded),
+            "_numbers": self._numbers.copied(),
+            "_follows": self._follows,
+            "_due": self._due,
+        }
 
     def take_over(self, copied: dict[str, Any]) -> None:
         """Begins where the original was."""
         self.__dict__.update(copied)
-
-    def tell(self, number: int | None) -> None:
-        """Tells samplers and dataset the number of the epoch that is to come."""
-        self.told = number
-        for part in (*self._samplers, self._dataset):
-            tell_epoch(part, number)
 
     def choose(self, epoch: int) -> int | None:
         """Has the next epoch be this one.
@@ -240,15 +299,40 @@ class Checkpoint:
         """
         left: int | None = None
         if self._loaded is not None:
-            position = self._loaded["position"]
-            if position is None or position["origin"]["epoch"] != epoch:
-                left = None if position is None else int(position["origin"]["epoch"])
-                self._loaded.update(position=None, epoch=epoch, told=epoch)
-                if "epoch" in self._loaded["sampler"]:
-                    self._loaded["sampler"]["epoch"] = epoch
+            left = self._choose_of_loaded(self._loaded, epoch)
         self.epoch = epoch
-        self.tell(epoch)
+        self._follows = True
+        under_way = self.progress is not None and not self.progress.finished
+        if under_way and self._loaded is None:
+            self.told, self._due = epoch, True
+        else:
+            self._tell(epoch)
         return left
+
+    def _choose_of_loaded(self, loaded: dict[str, Any], epoch: int) -> int | None:
+        origin = None if loaded["position"] is None else loaded["position"]["origin"]
+        if origin is not None and origin["epoch"] == epoch:
+            # It goes on within that epoch.
+            loaded.update(epoch=epoch + 1, told=epoch)
+            origin["told"] = epoch
+            start, left = origin, None
+        else:
+            loaded.update(position=None, epoch=epoch, told=epoch)
+            start, left = loaded, None if origin is None else int(origin["epoch"])
+        start["sampler"]["epochs"] = [epoch] * len(start["sampler"]["epochs"])
+        return left
+
+    def _tell(self, number: int | None) -> list[Any]:
+        """Has samplers and dataset be told this number and no other; see `load`."""
+        self.told, self._due = number, False
+        parts = (*self._samplers, self._dataset)
+        kept: list[Any] = []
+        if number is None:
+            kept = self._numbers.take_back(parts)
+        else:
+            self._numbers.tell(parts, number)
+        self._numbers.note(self._samplers)
+        return kept
 
     def _now(self) -> dict[str, Any]:
         return {
@@ -272,13 +356,25 @@ class Checkpoint:
 
     def _capture_sampler(self) -> dict[str, Any]:
         sampler = self._sampler
-        kept: dict[str, Any] = {}
+        numbers = [number_of(part) for part in self._numbered()]
+        kept: dict[str, Any] = {"epochs": [self.told] * len(numbers) if self._due else numbers}
         if self._keeps and has_state(sampler):
             kept["state"] = copy.deepcopy(sampler.state_dict())
-        elif hasattr(sampler, "set_epoch") and isinstance(getattr(sampler, "epoch", None), int):
-            kept["epoch"] = sampler.epoch
         return kept
 
     def _restore_sampler(self, kept: dict[str, Any]) -> None:
         if "state" in kept and has_state(self._sampler):
             self._sampler.load_state_dict(copy.deepcopy(kept["state"]))
+
+    def _restore_numbers(self, kept: dict[str, Any]) -> None:
+        numbered = self._numbered()
+        if len(numbered) == len(kept["epochs"]):
+            for part, number in zip(numbered, kept["epochs"], strict=True):
+                tell_epoch(part, number)
+
+    def _numbered(self) -> list[Any]:
+        """The samplers that show an epoch, but for one that has it in its own state."""
+        stateful = self._sampler if self._keeps and has_state(self._sampler) else None
+        return [
+            part for part in self._samplers if part is not stateful and number_of(part) is not None
+        ]

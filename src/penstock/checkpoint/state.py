@@ -120,6 +120,7 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
             raise StateError(f"this state is damaged, in its progress: {error}") from error
     for part in (state, *([position["origin"]] if position else [])):
         _check_parts(part["random"], {"own": list, "program": Mapping})
+        _check_parts(part["sampler"], {"epochs": list})
     return dict(state)
 
 

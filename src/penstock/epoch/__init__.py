@@ -2,7 +2,7 @@
 
 run.py           the wheel that turns inside `next()`
 settings.py      how an epoch is run
-beginning.py     where its streams, or copies of the dataset, begin
+starts.py        where its streams, or copies of the dataset, begin
 restarts.py      whether a worker that died is replaced
 bad_samples.py   what becomes of samples that cannot be made
 texts.py         what the user is told

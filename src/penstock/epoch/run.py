@@ -36,9 +36,9 @@ from penstock.engines.protocol import (
 )
 from penstock.epoch import texts
 from penstock.epoch.bad_samples import BadSamples
-from penstock.epoch.beginning import starts_of
 from penstock.epoch.restarts import Restarts
 from penstock.epoch.settings import EpochSettings
+from penstock.epoch.starts import starts_of
 from penstock.errors import BatchTimeoutError, ClosedError, SampleError, TooManySkippedError
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan, stream_of

@@ -22,16 +22,22 @@ class SeededShuffle(RandomSampler):
     Args:
         data_source: anything with a length; at least one sample.
         seed: any int.
+
+    Attributes:
+        epoch: the epoch that the next `iter()` orders. The loader, which counts epochs, sets it.
+        told: the epoch that `set_epoch` was called with, until the loader has gone there; None if
+            it was not. The same number twice is an epoch that is repeated.
     """
 
     def __init__(self, data_source: Sized, seed: int) -> None:
         super().__init__(data_source)
         self.seed = seed
         self.epoch = 0
+        self.told: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next `iter()` orders."""
-        self.epoch = epoch
+        """Chooses the epoch that the next `iter()` orders, and that the loader begins next."""
+        self.epoch = self.told = epoch
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator()

@@ -77,7 +77,7 @@ class StandIn(DataLoader[Any]):
     def begin(self) -> tuple[Iterator[Any], _WatchedEpoch]:
         """Begins an epoch, and watches it."""
         iterator = iter(self)
-        run = self._run() if self._run is not None else None
+        run = self._workers.run
         if run is None:
             raise RuntimeError("an iterator that was begun keeps its epoch")
         return iterator, _WatchedEpoch(run)
