@@ -59,7 +59,7 @@ def memory_of(
 ) -> Checkpoint:
     settings = {"draws": False, "redraws": True, "streams": None, **settings}
     memory = Checkpoint(dataset, **settings)
-    memory.look_at(list(samplers), None, generator)
+    memory.look_at(list(samplers), generator)
     return memory
 
 
@@ -324,16 +324,16 @@ def test_nobody_is_asked_where_no_state_is_wanted():
     memory = memory_of(Asked(), dataset=Asked(), keeps=False)
     begin(memory)
     assert memory.snapshot is None
-    assert (state_of(memory)["sampler"], state_of(memory)["dataset"]) == ({}, None)
+    assert (state_of(memory)["sampler"], state_of(memory)["dataset"]) == ({"epochs": []}, None)
     assert asked == []
 
 
 def test_the_first_sampler_with_a_state_is_the_one_that_is_kept():
     outer, inner = Told(), Kept(at=3)
     memory = Checkpoint(None, draws=False, redraws=True, streams=None)
-    memory.look_at([outer, inner], inner, None)
+    memory.look_at([outer, inner], None)
     begin(memory)
-    assert state_of(memory)["sampler"] == {"state": {"at": 3}}
+    assert state_of(memory)["sampler"] == {"epochs": [], "state": {"at": 3}}
     memory.tell(5)
     assert (outer.told, inner.told) == ([5], [5])
 

@@ -148,7 +148,7 @@ def loader_of(dataset: Dataset[torch.Tensor], **options: Any) -> DataLoader[torc
 
 
 def kill(loader: DataLoader[torch.Tensor], seat: int) -> None:
-    engine = loader._engine
+    engine = loader._workers._engine
     assert engine is not None
     process = engine._seats[seat].process
     assert process is not None

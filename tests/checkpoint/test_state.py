@@ -42,7 +42,7 @@ def beginning() -> dict[str, Any]:
         "redraws": True,
         "streams": None,
         "random": {"own": [], "program": {"torch": "…"}},
-        "sampler": {},
+        "sampler": {"epochs": []},
         "dataset": None,
     }
 

@@ -253,7 +253,9 @@ def test_a_worker_that_is_killed_once_is_replaced(loader_class: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return index
 
-    loader = loader_class(Calls(take_turn), collate_fn=as_it_is, num_workers=1)
+    loader = loader_class(
+        Calls(take_turn), collate_fn=as_it_is, num_workers=1, multiprocessing_context="fork"
+    )
     if is_torchs(loader_class):
         assert "DataLoader worker (pid" in str(error_of(loader))
     else:

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from penstock.engines.hosting import StreamHost
 from penstock.engines.outcome import Broken, Held, Made, StreamEnded
-from penstock.engines.protocol import StreamStart
+from penstock.engines.protocol import EpochStart, StreamStart
 from penstock.errors import SerializationError
 from penstock.schedule import Fill
 from tests.engines.driving import job_of, lease
@@ -62,7 +62,7 @@ def host_of(dataset: Any, *, seat: int | None = 0, **settings: Any) -> StreamHos
     """A host that has begun an epoch."""
     settings = {"collate": None, "default_collate": False, "batch_size": 2, **settings}
     host = StreamHost(job_of(dataset, stream=True, **settings), seat, SEED)
-    host.begin_epoch(SEED, {})
+    host.begin_epoch(EpochStart(SEED))
     return host
 
 
@@ -161,9 +161,9 @@ def test_the_training_process_draws_what_it_would_have_drawn(streams):
 def test_each_epoch_draws_from_its_own_seed():
     host = host_of(Told(), seats=1, streams=2)
     first = fetch(host, 1)
-    host.begin_epoch(SEED + 1, {})
+    host.begin_epoch(EpochStart(SEED + 1))
     second = fetch(host, 1)
-    host.begin_epoch(SEED, {})
+    host.begin_epoch(EpochStart(SEED))
     assert fetch(host, 1) == first != second
 
 
@@ -229,7 +229,7 @@ def test_a_function_that_fails_leaves_the_process_as_it_was():
 def test_streams_go_on_where_they_were_left():
     dataset = Told()
     host = host_of(dataset, seats=1, streams=3)
-    host.begin_epoch(SEED, {1: StreamStart(3)})
+    host.begin_epoch(EpochStart(SEED, {1: StreamStart(3)}))
     assert [host.pulled(stream) for stream in range(3)] == [0, 3, 0]
     assert [number for _, number, _ in fetch(host, 1)] == [3, 4]
     assert [number for _, number, _ in fetch(host, 0)] == [0, 1]
@@ -289,7 +289,7 @@ def test_a_held_batch_that_is_taken_back_is_forgotten_and_its_stream_goes_on():
 def test_an_epoch_begins_with_nothing_held():
     host = host_of(BadAtOne(), seats=1, streams=2, sample_errors="ask")
     assert isinstance(host.fetch(lease(4, [1, 0])), Held)
-    host.begin_epoch(SEED, {})
+    host.begin_epoch(EpochStart(SEED))
     with pytest.raises(KeyError):
         host.amend(4, {})
 
