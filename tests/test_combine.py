@@ -121,6 +121,9 @@ class Run:
     def ready(self) -> bool:
         return self.is_ready
 
+    def look_ahead(self) -> bool:
+        raise AssertionError("only one mode asks")
+
     def wait_handles(self) -> list[int]:
         return [self.reader]
 
@@ -718,6 +721,27 @@ def test_each_loader_goes_on_from_its_own_state(mode: Any) -> None:
         came += flat(penstock.concurrent(others))
         for name, expected in whole.items():
             assert [sample for sample in came if sample[0] == name] == expected, (name, taken)
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("keeps", [False, True], ids=["fleeting", "persistent"])
+def test_a_batch_that_was_only_looked_for_is_not_in_the_state(workers: int, keeps: bool) -> None:
+    def make(length: int) -> Any:
+        settings = {"num_workers": workers, "persistent_workers": keeps and workers > 0}
+        return loader(Numbers(length), batch_size=1, **settings)
+
+    # Where the short one has ended, a look tells whether the long one has a batch left.
+    long, short = make(6), make(2)
+    combined = penstock.concurrent({"long": long, "short": short}, "longest")
+    came = flat(itertools.islice(combined, 6))
+    state = long.state_dict()
+    combined.close()
+    other = make(6)
+    other.load_state_dict(state)
+    first = [sample for name, sample in came if name == "long"]
+    assert first == [0, 1, 2]
+    assert [sample for _, sample in flat([("long", batch) for batch in other])] == [3, 4, 5]
 
 
 class Tracked:

@@ -37,6 +37,10 @@ class Run:
         self.asked.append("ready")
         return True
 
+    def look_ahead(self) -> bool:
+        self.asked.append("look_ahead")
+        return True
+
     def wait_handles(self) -> list[int]:
         self.asked.append("wait_handles")
         return [3, 5]
@@ -82,17 +86,27 @@ def test_all_else_is_asked_of_the_epoch_that_was_begun_last():
     iterator = renewed(before, now)
     assert len(iterator) == 2
     assert iterator.ready() is True
+    assert iterator.look_ahead()
     assert iterator.wait_handles() == [3, 5]
     assert iterator.left_s(7.0) == 1.5
     iterator.close()
-    assert now.asked == ["ready", "wait_handles", ("left_s", 7.0), "close"]
+    assert now.asked == ["ready", "look_ahead", "wait_handles", ("left_s", 7.0), "close"]
     assert before.asked == []
 
 
 @pytest.mark.parametrize("kind", [EpochRun, PinnedRun])
 def test_it_can_be_asked_whatever_waits_and_ends_an_epoch(kind):
     """Who combines loaders asks any of the three, and cannot tell them apart."""
-    asked = {"ready", "wait_handles", "left_s", "close", "__len__", "__iter__", "__next__"}
+    asked = {
+        "ready",
+        "look_ahead",
+        "wait_handles",
+        "left_s",
+        "close",
+        "__len__",
+        "__iter__",
+        "__next__",
+    }
     for name in asked:
         own, other = getattr(RenewedRun, name), getattr(kind, name)
         assert (

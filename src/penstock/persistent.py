@@ -105,6 +105,10 @@ class RenewedRun(Iterator[Any]):
         """See `EpochRun.ready`."""
         return self._run.ready()
 
+    def look_ahead(self) -> bool:
+        """See `EpochRun.look_ahead`."""
+        return self._run.look_ahead()
+
     def wait_handles(self) -> list[int]:
         """See `EpochRun.wait_handles`."""
         return self._run.wait_handles()

@@ -94,6 +94,10 @@ class PinnedRun(Iterator[Any]):
         """Whether `next()` would return, or raise, without waiting for a worker."""
         return self._in_flight > 0 or self._run.ready()
 
+    def look_ahead(self) -> bool:
+        """See `EpochRun.look_ahead`."""
+        return self._in_flight > 0 or self._run.look_ahead()
+
     def wait_handles(self) -> list[int]:
         """See `EpochRun.wait_handles`."""
         return self._run.wait_handles()

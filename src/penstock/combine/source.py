@@ -25,6 +25,9 @@ class Run(Protocol):
     def ready(self) -> bool:
         """Whether `next()` would not wait."""
 
+    def look_ahead(self) -> bool:
+        """Whether another batch, or an error, is to come; waits to know, and hands nothing over."""
+
     def wait_handles(self) -> list[int]:
         """Descriptors of which one can be read, or written, when that may have changed."""
 
@@ -112,8 +115,14 @@ class Source:
 
     def look_ahead(self) -> bool:
         """Whether there is another batch; waits for it and keeps it for `take`."""
-        if self._ahead is END:
-            self._ahead = self.take()
+        if self._ahead is not END:
+            return True
+        if isinstance(self._iterator, Run):
+            # It keeps the batch itself, so that its loader's state does not count it yet.
+            with _naming(self.name):
+                if self._iterator.look_ahead():
+                    return True
+        self._ahead = self.take()
         return self._ahead is not END
 
     def length(self) -> int:

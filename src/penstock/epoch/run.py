@@ -222,6 +222,19 @@ class EpochRun(Iterator[Any]):
             raise
         return self._ahead is not None or self._scheduler.finished
 
+    def look_ahead(self) -> bool:
+        """Whether `next()` would return, or raise, something else than the end.
+
+        Waits until that is known. What is found is not handed over yet: a state does not count it.
+
+        Raises:
+            BatchTimeoutError: as `take` does.
+        """
+        began = time.perf_counter()
+        while not self.ready():
+            self._turn(self.left_s(began))
+        return self._ahead is not None or self._error_ahead is not None
+
     def wait_handles(self) -> list[int]:
         """Descriptors of which one can be read, or written, when `ready()` may have changed.
 
