@@ -709,7 +709,8 @@ def test_each_loader_goes_on_from_its_own_state(mode: Any) -> None:
         }
 
     whole = {name: flat([(name, batch) for batch in each]) for name, each in make().items()}
-    for taken in (0, 1, 5, 9):
+    # So few that none comes to its end, behind which its state is that of the next epoch.
+    for taken in (0, 1, 4):
         loaders = make()
         combined = penstock.concurrent(loaders, mode)
         came = flat(itertools.islice(combined, taken))
