@@ -334,8 +334,6 @@ def test_the_first_sampler_with_a_state_is_the_one_that_is_kept():
     memory.look_at([outer, inner], None)
     begin(memory)
     assert state_of(memory)["sampler"] == {"epochs": [], "state": {"at": 3}}
-    memory.tell(5)
-    assert (outer.told, inner.told) == ([5], [5])
 
 
 # The epoch that is chosen.

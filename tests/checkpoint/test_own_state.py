@@ -118,9 +118,9 @@ def test_a_dataset_is_asked_behind_every_so_many_batches(every, expected):
 
 def test_each_epoch_counts_its_own_batches():
     snapshots = Snapshots(Stateful(), 3)
-    snapshots.begin_epoch()
+    snapshots.begin_epoch(None)
     assert dataset_states(snapshots, 2) == [None, None]
-    snapshots.begin_epoch()
+    snapshots.begin_epoch(None)
     assert dataset_states(snapshots, 3) == [None, None, 1]
 
 
