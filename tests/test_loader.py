@@ -185,6 +185,15 @@ class Pids(Dataset[int]):
         return os.getpid()
 
 
+def test_the_policy_may_be_another_in_the_next_epoch() -> None:
+    loader = penstock.DataLoader(Squares(bad=(3,)), batch_size=4)
+    with pytest.raises(ValueError, match="sample 3"):
+        list(loader)
+    loader.on_error, loader.max_skipped = "skip", 1
+    assert 3 not in flat_indices(batches_of(loader))
+    assert [error.index for error in loader.skipped] == [3]
+
+
 def test_out_of_order_still_gives_every_sample_once() -> None:
     loader = penstock.DataLoader(Squares(), batch_size=3, num_workers=WORKERS, in_order=False)
     assert sorted(flat_indices(batches_of(loader))) == list(range(40))

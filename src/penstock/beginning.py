@@ -10,22 +10,21 @@ looked at anew for each epoch: programs and frameworks change them in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from penstock.checkpoint import Checkpoint, Identity, Progress, StreamProgress
+from penstock.checkpoint import Identity, LoaderMemory, Progress, StreamProgress
 from penstock.engines.job import Job
-from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.options import ErrorPolicy, SampleErrorMode, length_of
 from penstock.plan import EpochPlan, GivenBatches, RefillingBatches, StreamTurns, mix_seeds
 from penstock.schedule import DonorPlan
+from penstock.workers import Workers
 
 Loader = TorchDataLoader[Any]
 
@@ -47,20 +46,14 @@ class OwnSettings:
     keeps_states: bool
 
 
-class StartsEngine(Protocol):
-    """Starts the engine of an epoch."""
-
-    def __call__(
-        self, loader: Loader, seed: int, job: Job, *, anew: bool
-    ) -> tuple[Engine, Callable[[], None]]:
-        """See `KeptWorkers.engine_for`."""
-
-
 def begin_epoch(
-    loader: Loader, own: OwnSettings, memory: Checkpoint, start_engine: StartsEngine
+    loader: Loader, own: OwnSettings, memory: LoaderMemory, workers: Workers
 ) -> EpochRun:
     """Begins an epoch; if that fails, it is still to be begun."""
     began = time.perf_counter()
+    # Copies of the dataset in workers that live on have gone on from where a loaded state is, and
+    # the streams may be others.
+    anew = memory.has_loaded
     try:
         with memory.begin() as progress:
             if _is_stream(loader) and not progress.streams:
@@ -74,9 +67,7 @@ def begin_epoch(
             if lent and isinstance(plan, GivenBatches):
                 plan.look_ahead()
         job = _make_job(loader, own, memory, asks=donors is not None)
-        # Copies of the dataset in workers that live on have gone on from where a loaded state is,
-        # and the streams may be others.
-        engine, release = start_engine(loader, seed, job, anew=memory.took_up)
+        engine, release = workers.engine_for(loader, seed, job, anew=anew)
     except BaseException:
         memory.undo()
         raise
@@ -91,11 +82,11 @@ def begin_epoch(
         claimed_samples=loader._IterableDataset_len_called if _is_stream(loader) else None,
     )
     try:
-        return EpochRun(
+        run = EpochRun(
             engine,
             plan,
             settings,
-            workers=_seats(loader, memory),
+            workers=job.seats,
             donors=donors,
             release=release,
             began=began,
@@ -106,11 +97,13 @@ def begin_epoch(
         release()
         memory.undo()
         raise
+    workers.run = run
+    return run
 
 
-def make_checkpoint(loader: Loader, own: OwnSettings) -> Checkpoint:
+def make_memory(loader: Loader, own: OwnSettings) -> LoaderMemory:
     """A new loader's memory."""
-    return Checkpoint(
+    return LoaderMemory(
         loader.dataset,
         draws=own.seed is None,
         redraws=not loader.persistent_workers,
@@ -145,13 +138,13 @@ def _is_stream(loader: Loader) -> bool:
     return isinstance(loader.dataset, IterableDataset)
 
 
-def _seats(loader: Loader, memory: Checkpoint) -> int:
+def _seats(loader: Loader, memory: LoaderMemory) -> int:
     """Workers that have something to do."""
     streams = memory.streams
     return loader.num_workers if streams is None else min(loader.num_workers, max(1, streams))
 
 
-def _next_seed(loader: Loader, own: OwnSettings, memory: Checkpoint) -> int:
+def _next_seed(loader: Loader, own: OwnSettings, memory: LoaderMemory) -> int:
     """The seed of the epoch that begins."""
     if own.seed is not None:
         return mix_seeds(own.seed, memory.epoch) >> 1
@@ -166,7 +159,7 @@ def _next_seed(loader: Loader, own: OwnSettings, memory: Checkpoint) -> int:
 
 
 def _make_plan(
-    loader: Loader, own: OwnSettings, memory: Checkpoint, progress: Progress
+    loader: Loader, own: OwnSettings, memory: LoaderMemory, progress: Progress
 ) -> tuple[EpochPlan, DonorPlan | None, int | None]:
     """The plan, the plan again if it can fill skipped places, and its number of samples."""
     if _is_stream(loader):
@@ -201,14 +194,14 @@ def _make_plan(
         batched=loader.batch_sampler is not None,
         skip=progress.passed - done,
         first=progress.passed,
-        snapshot=memory.snapshot,
+        snapshot=memory.sampler_snapshot,
         every=own.snapshot_every,
         seats=seats,
     )
     return given, None, planned
 
 
-def _make_job(loader: Loader, own: OwnSettings, memory: Checkpoint, *, asks: bool) -> Job:
+def _make_job(loader: Loader, own: OwnSettings, memory: LoaderMemory, *, asks: bool) -> Job:
     mode: SampleErrorMode = "raise"
     if own.policy.tolerant:
         mode = "ask" if asks or callable(own.policy.on_error) else "drop"

@@ -26,19 +26,20 @@ from penstock.beginning import (
     OwnSettings,
     begin_epoch,
     identity_of,
-    make_checkpoint,
+    make_memory,
     samplers_of,
 )
-from penstock.checkpoint import Checkpoint
+from penstock.checkpoint import LoaderMemory
 from penstock.engines.launch import warm_up
 from penstock.epoch import EpochRun
 from penstock.errors import OptionError, SampleError
 from penstock.integrations import accelerate
 from penstock.observe import Statistics, StatisticsRecorder
 from penstock.options import ErrorPolicy, OnError, check_arguments, check_count
-from penstock.persistent import KeptWorkers, RenewedRun
+from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
 from penstock.plan import SeededShuffle
+from penstock.workers import Workers
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -120,7 +121,7 @@ class DataLoader(TorchDataLoader[T_co]):
         max_skipped: int | float | None = 0.01,
         snapshot_every_n_steps: int | None = 1,
     ) -> None:
-        policy = ErrorPolicy(on_error, max_skipped)
+        ErrorPolicy(on_error, max_skipped)  # Refuses what cannot be one.
         check_arguments(
             dataset=dataset,
             batch_size=batch_size,
@@ -140,7 +141,6 @@ class DataLoader(TorchDataLoader[T_co]):
                 "divides among its workers; give num_workers=0, or read it in an IterableDataset "
                 "that splits itself by get_worker_info()"
             )
-        self._policy = policy
         self.seed = seed
         self.on_error = on_error
         self.max_skipped = max_skipped
@@ -150,7 +150,7 @@ class DataLoader(TorchDataLoader[T_co]):
             least=1,
             remedy="1 keeps a state behind each batch",
         )
-        self._workers = KeptWorkers()
+        self._workers = Workers()
         self._renewed: weakref.ref[RenewedRun] | None = None
         self._skipped: list[SampleError] = []
         self._recorder: StatisticsRecorder | None = None
@@ -179,7 +179,7 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        self._checkpoint = make_checkpoint(self, self._own)
+        self._remembered = make_memory(self, self._own)
         if num_workers and self.multiprocessing_context is not None:
             # The fork server imports torch while the program goes on to build its model.
             warm_up(self.multiprocessing_context)
@@ -190,8 +190,7 @@ class DataLoader(TorchDataLoader[T_co]):
         Workers start, and work, from here on. Iterators are independent of each other; with
         persistent workers there is one, which goes on with the new epoch.
         """
-        run = begin_epoch(self, self._own, self._memory(), self._workers.engine_for)
-        self._workers.run = run
+        run = begin_epoch(self, self._own, self._memory(), self._workers)
         self._skipped = run.skipped
         self._recorder = run.recorder
         iterator: EpochRun | PinnedRun = run
@@ -300,19 +299,19 @@ class DataLoader(TorchDataLoader[T_co]):
         attributes: dict[str, Any] = self.__dict__ if own is every else own(self)
         state = {
             **attributes,
-            "_workers": KeptWorkers(),
+            "_workers": Workers(),
             "_renewed": None,
             "_recorder": None,
             "_skipped": [],
-            "_checkpoint": self._checkpoint.copied(),
+            "_remembered": self._remembered.copied(),
         }
         return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        copied = state.pop("_checkpoint")
+        copied = state.pop("_remembered")
         self.__dict__.update(state)
-        self._checkpoint = make_checkpoint(self, self._own)
-        self._checkpoint.take_over(copied)
+        self._remembered = make_memory(self, self._own)
+        self._remembered.take_over(copied)
 
     def _make_again(self, *args: Any, **settings: Any) -> DataLoader[T_co] | None:
         """A loader of torch's arguments, with this one's own options and at the same epoch.
@@ -336,16 +335,19 @@ class DataLoader(TorchDataLoader[T_co]):
             snapshot_every_n_steps=self.snapshot_every_n_steps,
             **settings,
         )
-        made._checkpoint.take_over({**memory.copied(), "_loaded": None})
+        made._remembered.take_over({**memory.copied(), "_loaded": None})
         return made
 
     @property
     def _own(self) -> OwnSettings:
         return OwnSettings(
-            self.seed, self._policy, self.snapshot_every_n_steps, keeps_states=self._keeps_states
+            self.seed,
+            ErrorPolicy(self.on_error, self.max_skipped),
+            self.snapshot_every_n_steps,
+            keeps_states=self._keeps_states,
         )
 
-    def _memory(self) -> Checkpoint:
+    def _memory(self) -> LoaderMemory:
         """The loader's memory, with what the order is drawn from now."""
-        self._checkpoint.look_at(samplers_of(self), self.generator)
-        return self._checkpoint
+        self._remembered.look_at(samplers_of(self), self.generator)
+        return self._remembered

@@ -1,77 +1,12 @@
-"""Workers that live on between the epochs of a loader, and the one iterator of all of them."""
+"""The one iterator of a loader whose workers live on between its epochs."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader as TorchDataLoader
-
-from penstock.engines.inline import InlineEngine
-from penstock.engines.job import Job
-from penstock.engines.process import ProcessEngine
-from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun
 from penstock.pinning import PinnedRun
-
-
-class KeptWorkers:
-    """Starts the engine of each epoch of one loader, and keeps that of persistent workers."""
-
-    def __init__(self) -> None:
-        self._engine: ProcessEngine | None = None
-        self._end: Callable[[], object] = _nothing
-        self._run: weakref.ref[EpochRun] | None = None
-
-    @property
-    def run(self) -> EpochRun | None:
-        """The epoch that was begun last, if it is still held; workers that live on serve no two."""
-        return self._run() if self._run is not None else None
-
-    @run.setter
-    def run(self, run: EpochRun) -> None:
-        self._run = weakref.ref(run)
-
-    def engine_for(
-        self, loader: TorchDataLoader[Any], seed: int, job: Job, *, anew: bool
-    ) -> tuple[Engine, Callable[[], None]]:
-        """An engine for an epoch.
-
-        Args:
-            loader: whose workers end with it.
-            seed: see `ProcessEngine`.
-            job: see `ProcessEngine`; workers that live on have theirs already.
-            anew: whether the copies of the dataset in workers that live on are out of date.
-
-        Returns:
-            It, started, and what to call when the epoch is over.
-        """
-        if not loader.num_workers:
-            inline = InlineEngine(job, seed=seed)
-            return inline, inline.close
-        if self._engine is not None and not self._engine.is_ours:
-            # This process was forked since: its parent goes on with these workers.
-            self._engine = None
-        if self._engine is not None:
-            previous = self.run
-            if previous is not None:
-                previous.close()
-            if not anew:
-                return self._engine, _nothing
-            self._end()
-            self._engine = None
-        engine = ProcessEngine(job, context=loader.multiprocessing_context, seed=seed)
-        engine.start()
-        if not loader.persistent_workers:
-            return engine, engine.close
-        self._engine = engine
-        self._end = weakref.finalize(loader, engine.close)
-        return engine, _nothing
-
-
-def _nothing() -> None:
-    """Persistent workers outlive the epoch."""
 
 
 class RenewedRun(Iterator[Any]):

@@ -192,6 +192,10 @@ class SampleIterator(Iterator[Sample[Any]]):
         """Whether `next()` would return, or raise, without waiting; never waits itself."""
         return bool(self._arrived) or self._run.ready()
 
+    def look_ahead(self) -> bool:
+        """See `EpochRun.look_ahead`."""
+        return bool(self._arrived) or self._run.look_ahead()
+
     def wait_handles(self) -> list[int]:
         """See `EpochRun.wait_handles`."""
         return self._run.wait_handles()

@@ -12,6 +12,8 @@ import pytest
 from torch.utils.data import BatchSampler, DistributedSampler
 
 import penstock
+from penstock.engines import seat
+from penstock.errors import WorkerStartError
 from tests.checkpoint.roles import (
     Dice,
     Epochs,
@@ -133,6 +135,21 @@ def test_an_epoch_that_the_loaders_own_sampler_is_told_twice_is_repeated():
     assert told == epochs_by_the_loader([0, 0, 1, 1], "shuffle")
     # Not told any more, it counts on.
     assert [plain(loader)] == epochs_by_the_loader([2], "shuffle")
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "sampler"])
+def test_what_a_sampler_was_told_is_not_lost_where_an_epoch_could_not_be_begun(kind, monkeypatch):
+    loader = loader_of(1, **sampled(kind))
+    loader.sampler.set_epoch(3)
+
+    def fail(*_: object, **__: object) -> None:
+        raise WorkerStartError("no more processes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seat, "start_process", fail)
+        with pytest.raises(WorkerStartError, match="no more processes"):
+            iter(loader)
+    assert [plain(loader)] == epochs_by_the_loader([3], kind)
 
 
 def test_a_sampler_that_was_told_before_its_loader_was_made_counts():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler, RandomSampler
 
-from penstock.checkpoint import Checkpoint, Identity, Mark, Progress
+from penstock.checkpoint import Identity, LoaderMemory, Mark, Progress
 from penstock.checkpoint.own_state import pack
 from penstock.errors import StateError
 from tests.checkpoint.roles import StatefulSampler
@@ -56,14 +56,14 @@ def memory_of(
     dataset: Any = None,
     generator: torch.Generator | None = None,
     **settings: Any,
-) -> Checkpoint:
+) -> LoaderMemory:
     settings = {"draws": False, "redraws": True, "streams": None, **settings}
-    memory = Checkpoint(dataset, **settings)
+    memory = LoaderMemory(dataset, **settings)
     memory.look_at(list(samplers), generator)
     return memory
 
 
-def begin(memory: Checkpoint, draw: Callable[[], object] = lambda: None) -> Progress:
+def begin(memory: LoaderMemory, draw: Callable[[], object] = lambda: None) -> Progress:
     """Begins an epoch, whose order is drawn by a function."""
     with memory.begin() as progress:
         pass
@@ -72,14 +72,14 @@ def begin(memory: Checkpoint, draw: Callable[[], object] = lambda: None) -> Prog
     return progress
 
 
-def begin_of(memory: Checkpoint, draw: Callable[[], object]) -> Any:
+def begin_of(memory: LoaderMemory, draw: Callable[[], object]) -> Any:
     """The order of an epoch that begins."""
     drawn: list[object] = []
     begin(memory, lambda: drawn.append(draw()))
     return drawn[0]
 
 
-def state_of(memory: Checkpoint) -> dict[str, Any]:
+def state_of(memory: LoaderMemory) -> dict[str, Any]:
     state: dict[str, Any] = json.loads(json.dumps(memory.state(IDENTITY)))
     return state
 
@@ -111,9 +111,9 @@ def test_a_resumed_epoch_begins_with_what_was_handed_over():
     other.load(state_of(memory), IDENTITY)
     progress = begin(other)
     assert (progress.passed, progress.beyond, progress.read) == (1, {2}, 4)
-    assert (other.took_up, other.epoch) == (True, 1)
+    assert other.epoch == 1
     begin(other)
-    assert (other.took_up, other.epoch) == (False, 2)
+    assert other.epoch == 2
 
 
 def test_what_an_epoch_needs_is_brought_by_the_state():
@@ -260,11 +260,11 @@ def test_a_sampler_with_a_state_is_put_back_to_where_the_epoch_began():
 def test_a_sampler_goes_on_from_the_batch_whose_state_was_kept_last():
     sampler = StatefulSampler()
     memory = memory_of(sampler)
-    assert memory.snapshot is not None
+    assert memory.sampler_snapshot is not None
     progress = begin(memory)
     assert memory.resume_sampler() == 0
     sampler.given = 6
-    progress.add([Mark(0), Mark(1), Mark(2, sampler=memory.snapshot()), Mark(3)])
+    progress.add([Mark(0), Mark(1), Mark(2, sampler=memory.sampler_snapshot()), Mark(3)])
     other = memory_of(again := StatefulSampler())
     other.load(state_of(memory), IDENTITY)
     begin(other)
@@ -323,14 +323,14 @@ def test_nobody_is_asked_where_no_state_is_wanted():
 
     memory = memory_of(Asked(), dataset=Asked(), keeps=False)
     begin(memory)
-    assert memory.snapshot is None
+    assert memory.sampler_snapshot is None
     assert (state_of(memory)["sampler"], state_of(memory)["dataset"]) == ({"epochs": []}, None)
     assert asked == []
 
 
 def test_the_first_sampler_with_a_state_is_the_one_that_is_kept():
     outer, inner = Told(), Kept(at=3)
-    memory = Checkpoint(None, draws=False, redraws=True, streams=None)
+    memory = LoaderMemory(None, draws=False, redraws=True, streams=None)
     memory.look_at([outer, inner], None)
     begin(memory)
     assert state_of(memory)["sampler"] == {"epochs": [], "state": {"at": 3}}
@@ -393,7 +393,6 @@ def test_a_state_that_is_refused_changes_nothing():
         with pytest.raises(StateError):
             memory.load(state, IDENTITY)
         assert state_of(memory) == before
-        assert memory.took_up is False
 
 
 def test_a_copy_begins_where_the_original_was_with_a_loaded_state_of_its_own():

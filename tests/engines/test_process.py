@@ -222,8 +222,8 @@ def test_slots_come_back_when_results_are_discarded(make):
         engine.submit(lease(batch, [batch]))
         (done,) = poll_for(engine, Done)
         done.result.discard()
-    assert engine._arena.lent == 0
-    assert len(engine._arena._slots) == 1
+    assert engine.arena.lent == 0
+    assert len(engine.arena._slots) == 1
 
 
 def test_an_exception_arrives_with_its_type_and_the_worker_goes_on(make):
@@ -302,7 +302,7 @@ def test_the_slots_of_a_worker_that_died_come_back(make):
         engine.restart(0)
     engine.submit(lease(9, [1]))
     poll_for(engine, Done)
-    assert len(engine._arena._slots) == 1
+    assert len(engine.arena._slots) == 1
 
 
 def test_random_numbers_do_not_depend_on_the_worker_or_on_its_restart(make):
@@ -344,7 +344,7 @@ def test_leases_that_are_recalled_before_they_began_give_their_slots_back_unrepo
         (6, [60]),
     ]
     assert engine.poll(0) == []
-    assert len(engine._arena._free) == len(engine._arena._slots) == 7
+    assert len(engine.arena._free) == len(engine.arena._slots) == 7
 
 
 def test_a_recalled_batch_that_was_withheld_gives_its_slot_back(make):
@@ -357,7 +357,7 @@ def test_a_recalled_batch_that_was_withheld_gives_its_slot_back(make):
     (done,) = poll_for(engine, Done)
     assert done.batch == 1
     done.result.discard()
-    assert len(engine._arena._free) == len(engine._arena._slots)
+    assert len(engine.arena._free) == len(engine.arena._slots)
 
 
 def test_a_new_epoch_drops_the_leases_of_the_old_one_and_their_replies(make):
@@ -373,8 +373,8 @@ def test_a_new_epoch_drops_the_leases_of_the_old_one_and_their_replies(make):
         assert values == {0: epoch * 10, 1: epoch * 10 + 1}
         assert [event for event in engine.poll(0.05) if isinstance(event, (Done, Failed))] == []
     del found
-    assert engine._arena.lent == 0
-    assert len(engine._arena._free) == len(engine._arena._slots)
+    assert engine.arena.lent == 0
+    assert len(engine.arena._free) == len(engine.arena._slots)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_no_reply_of_an_old_epoch_comes_up_for_a_lease_that_was_under_way(make, 
     (done,) = [event for event in events if not isinstance(event, Started)]
     assert done.result.open().value.tolist() == [5]
     assert engine.poll(0) == []
-    assert len(engine._arena._free) == len(engine._arena._slots)
+    assert len(engine.arena._free) == len(engine.arena._slots)
 
 
 def test_no_reply_of_an_old_epoch_comes_up_that_waited_to_be_read(make):
@@ -406,8 +406,8 @@ def test_no_reply_of_an_old_epoch_comes_up_that_waited_to_be_read(make):
     (done,) = poll_for(engine, Done)
     assert done.result.open().value[0, 0] == 5
     del done
-    assert engine._arena.lent == 0
-    assert len(engine._arena._free) == len(engine._arena._slots)
+    assert engine.arena.lent == 0
+    assert len(engine.arena._free) == len(engine.arena._slots)
 
 
 def test_a_new_epoch_drops_withheld_batches(make):

@@ -12,15 +12,15 @@ Nothing here starts, reads or waits for anything.
 """
 
 from penstock.checkpoint.marks import Marks
-from penstock.checkpoint.memory import Checkpoint
+from penstock.checkpoint.memory import LoaderMemory
 from penstock.checkpoint.own_state import Snapshots, has_state, pack, tell_epoch, unpack
 from penstock.checkpoint.progress import Mark, Progress, StreamMark, StreamProgress
 from penstock.checkpoint.randomness import RandomSources
 from penstock.checkpoint.state import Identity, check_state, make_state
 
 __all__ = [
-    "Checkpoint",
     "Identity",
+    "LoaderMemory",
     "Mark",
     "Marks",
     "Progress",

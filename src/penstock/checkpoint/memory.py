@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler
 
-from penstock.checkpoint.epochs import EpochNumbers, number_of, with_wrapped
+from penstock.checkpoint.epoch_numbers import EpochNumbers, number_of, with_wrapped
 from penstock.checkpoint.own_state import has_state, pack, tell_epoch, unpack
 from penstock.checkpoint.progress import Progress
 from penstock.checkpoint.randomness import RandomSources
@@ -23,8 +23,19 @@ from penstock.checkpoint.state import Identity, check_state, make_state
 from penstock.errors import StateError
 from penstock.plan import SeededShuffle
 
+# What `begin` changes, and `undo` puts back.
+_UNDONE = (
+    "_loaded",
+    "epoch",
+    "told",
+    "_due",
+    "drawn",
+    "progress",
+    "_origin",
+)
 
-class Checkpoint:
+
+class LoaderMemory:
     """What one loader remembers.
 
     Args:
@@ -41,7 +52,6 @@ class Checkpoint:
         drawn: the seed that was drawn last, and how many epochs have been derived from it since.
         redraws: see above; a loaded state brings that of the loader that wrote it.
         streams: likewise.
-        took_up: whether the epoch that was begun last took up a loaded state.
     """
 
     def __init__(
@@ -61,7 +71,6 @@ class Checkpoint:
         self.drawn: tuple[int, int] | None = None
         self.redraws = redraws
         self.streams = streams
-        self.took_up = False
         self._keeps = keeps
         self._numbers = EpochNumbers()
         # Whether it goes to the epoch that a sampler was told by others. Behind a loaded state it
@@ -80,7 +89,7 @@ class Checkpoint:
         # A state that was loaded and is taken up by the next epoch.
         self._loaded: dict[str, Any] | None = None
         # What there was before an epoch was begun, should it come to nothing.
-        self._before: Any = None
+        self._before: dict[str, Any] = {}
         # The program's generators as this loader goes on with them, where the program itself did
         # not put them back; None: as they are.
         self._programs: dict[str, Any] | None = None
@@ -115,20 +124,10 @@ class Checkpoint:
 
         Gives how far the epoch has come already; the batches up to there are to be passed by.
         """
-        programs = None if self._programs is None else dict(self._programs)
-        self._before = (
-            self._loaded,
-            self.epoch,
-            self.told,
-            self._due,
-            self.drawn,
-            self.progress,
-            self._origin,
-            programs,
-        )
-        loaded, self._loaded = self._loaded, None
-        self.took_up = loaded is not None
         self.epoch = self._next_epoch()
+        self._before = {name: getattr(self, name) for name in _UNDONE}
+        self._before["_programs"] = None if self._programs is None else dict(self._programs)
+        loaded, self._loaded = self._loaded, None
         self._after = None
         if self._due and self.told is not None:
             self._numbers.tell((*self._samplers, self._dataset), self.told)
@@ -181,16 +180,7 @@ class Checkpoint:
 
     def undo(self) -> None:
         """The epoch could not be begun: it is still to be begun, as if nobody had tried."""
-        (
-            self._loaded,
-            self.epoch,
-            self.told,
-            self._due,
-            self.drawn,
-            self.progress,
-            self._origin,
-            self._programs,
-        ) = self._before
+        self.__dict__.update(self._before)
 
     def _go_back(self, start: dict[str, Any], loaded: dict[str, Any]) -> dict[str, Any]:
         self.epoch = start["epoch"]
@@ -209,7 +199,7 @@ class Checkpoint:
         return None if programs == self._sources.capture_programs() else dict(programs)
 
     @property
-    def snapshot(self) -> Callable[[], Any] | None:
+    def sampler_snapshot(self) -> Callable[[], Any] | None:
         """Tells the state of a sampler that can tell it."""
         sampler = self._sampler
         return (lambda: pack(sampler.state_dict())) if self._keeps and has_state(sampler) else None

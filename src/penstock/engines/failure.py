@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -126,6 +127,11 @@ def sample_error(failure: Failure) -> SampleError:
     return SampleError(
         failure.index, failure.source, revive(failure), failure.traceback, failure.seat
     )
+
+
+def placed(failures: Iterable[Failure]) -> list[tuple[int, SampleError]]:
+    """The records of a batch's bad samples, with their places in it."""
+    return [(failure.place, sample_error(failure)) for failure in failures]
 
 
 def exception_for(record: SampleError, type_name: str = "") -> BaseException:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penstock.engines.failure import end_or_raise, sample_error
+from penstock.engines.failure import end_or_raise, placed
 from penstock.engines.fetch import Fetcher
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
@@ -33,7 +33,7 @@ class _LocalResult:
 
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
-        failures = [(failure.place, sample_error(failure)) for failure in self.made.failures]
+        failures = placed(self.made.failures)
         return Opened(self.made.value, self.made.samples, failures, self.made.snapshot)
 
     def discard(self) -> None:
@@ -54,6 +54,11 @@ class InlineEngine:
         self._streams = StreamHost(job, None, seed) if job.stream else None
         self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, None)
         self._orders: deque[tuple[Lease, Mapping[int, Fill] | None]] = deque()
+
+    @property
+    def arena(self) -> None:
+        """See `Engine.arena`: batches are handed over as they are made."""
+        return None
 
     def start(self) -> None:
         """See `Engine.start`."""
@@ -96,7 +101,7 @@ class InlineEngine:
         if isinstance(outcome, Made):
             return [Done(*where, _LocalResult(outcome))]
         if isinstance(outcome, Held):
-            return [Withheld(*where, [(f.place, sample_error(f)) for f in outcome.failures])]
+            return [Withheld(*where, placed(outcome.failures))]
         if isinstance(outcome, Broken):
             return [Failed(*where, end_or_raise(outcome.failure))]
         return [Ended(*where)]

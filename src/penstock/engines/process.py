@@ -19,7 +19,7 @@ from dataclasses import replace
 from multiprocessing.context import BaseContext
 
 from penstock.engines.death import certify
-from penstock.engines.failure import end_or_raise, to_raise
+from penstock.engines.failure import end_or_raise, placed, to_raise
 from penstock.engines.job import Job
 from penstock.engines.protocol import (
     Done,
@@ -34,7 +34,7 @@ from penstock.engines.protocol import (
 )
 from penstock.engines.resumption import Key, Resumption
 from penstock.engines.seat import LEAVE_S, Seat, Starter
-from penstock.engines.shared_result import SharedResult, placed
+from penstock.engines.shared_result import SharedResult
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
@@ -70,6 +70,9 @@ class ProcessEngine:
         context: the start method, or None to choose one.
         seed: torch's base seed, from which workers seed their generators.
         portable: whether to do without Linux's memfd.
+
+    Attributes:
+        arena: where workers put their batches.
     """
 
     def __init__(
@@ -80,11 +83,10 @@ class ProcessEngine:
         seed: int = 0,
         portable: bool = False,
     ) -> None:
-        self._job = job
         self._owner = os.getpid()
-        self._arena = Arena(most_lent=HELD_SLOTS, portable=portable)
+        self.arena = Arena(most_lent=HELD_SLOTS, portable=portable)
         self._seats = [_LeasedSeat(job, number) for number in range(job.seats)]
-        self._starter = Starter(job, context, seed, self._arena)
+        self._starter = Starter(job, context, seed, self.arena)
         self._serial = 0
         self._epoch = EpochStart(0)
         self._poll = select.poll()
@@ -146,11 +148,6 @@ class ProcessEngine:
         """Whether this process made it; one that was forked since must leave it alone."""
         return os.getpid() == self._owner
 
-    @property
-    def job(self) -> Job:
-        """What its workers do."""
-        return self._job
-
     def _check_owner(self) -> None:
         if not self.is_ours:
             raise ClosedError(
@@ -178,7 +175,7 @@ class ProcessEngine:
             )
             self._refused.append(Failed(lease.seat, lease.batch, lease.attempt, 0.0, 0, refusal))
             return
-        slot, capacity = self._arena.acquire(lease.seat)
+        slot, capacity = self.arena.acquire(lease.seat)
         key = (self._serial, lease.batch, lease.attempt)
         seat.slots[key] = slot
         seat.resumption.lent(key, lease.indices)
@@ -316,15 +313,15 @@ class ProcessEngine:
         slot = seat.slots.pop(key, None)
         if slot is None:
             raise WireError(f"worker {seat.number} answers a lease {key} that it does not have")
-        self._arena.note_capacity(slot, frame.capacity)
+        self.arena.note_capacity(slot, frame.capacity)
         current = frame.epoch == self._serial
         if not (kind == Kind.DONE and current and frame.used):
-            self._arena.release(slot)
+            self.arena.release(slot)
         if not current:
             return
         result = None
         if kind == Kind.DONE:
-            result = SharedResult(self._arena, frame.body, slot, frame.used)
+            result = SharedResult(self.arena, frame.body, slot, frame.used)
         elif kind == Kind.ENDED:
             seat.resumption.ended(key, bytes(frame.body) or None)
         seat.resumption.answered(key, frame.position, result)
@@ -359,7 +356,7 @@ class ProcessEngine:
         code = seat.end(patience_s=patience_s)
         # Only now can nobody write to its slots any more.
         for slot in seat.slots.values():
-            self._arena.release(slot)
+            self.arena.release(slot)
         seat.slots.clear()
         return code
 
@@ -391,4 +388,4 @@ class ProcessEngine:
         for seat in self._seats:
             self._end(seat, patience_s=max(0.0, deadline - time.monotonic()))
         self._starter.close()
-        self._arena.close()
+        self.arena.close()

@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeAlias
 
 from penstock.errors import SampleError
 from penstock.schedule import Fill, Lease
+from penstock.transport.arena import Arena
 
 Failures: TypeAlias = Sequence[tuple[int, SampleError]]
 """Bad samples with their places in the batch."""
@@ -84,7 +85,7 @@ class Opened:
         value: the batch, or `NOTHING_LEFT`.
         samples: how many samples are in it.
         failures: the samples that were left out of it.
-        snapshot: the state of its stream's dataset behind it, if that was kept.
+        snapshot: the state of the copy of the dataset that made it behind it, if that was kept.
     """
 
     value: Any
@@ -191,6 +192,10 @@ class Engine(Protocol):
     def seats(self) -> int:
         """How many leases can run at once."""
 
+    @property
+    def arena(self) -> Arena | None:
+        """The shared memory that batches come in, if it has any."""
+
     def start(self) -> None:
         """Starts the workers, and waits for none of them."""
 
@@ -220,7 +225,10 @@ class Engine(Protocol):
         """
 
     def wait_handles(self) -> list[int]:
-        """Descriptors of which one becomes readable when `poll` has something to report."""
+        """Descriptors of which one can be read when `poll` has something to report.
+
+        While an order waits for room in a pipe, one that can be written to is among them.
+        """
 
     def restart(self, seat: int) -> None:
         """Starts a new worker in the place of one that died."""

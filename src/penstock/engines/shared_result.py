@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from penstock.engines.failure import Failure, sample_error
-from penstock.engines.protocol import Failures, Opened
+from penstock.engines.failure import placed
+from penstock.engines.protocol import Opened
 from penstock.transport.arena import Arena
 from penstock.transport.codec import decode
 
@@ -69,8 +67,3 @@ class SharedResult:
         root = self._arena.lend(self._slot, self._used) if self._used else None
         value, samples, failures, snapshot, self.random = decode(self._body, root)
         return Opened(value, samples, placed(failures) if failures else (), snapshot)
-
-
-def placed(failures: Iterable[Failure]) -> Failures:
-    """Bad samples as a worker has described them, with their places in the batch."""
-    return [(failure.place, sample_error(failure)) for failure in failures]

@@ -52,6 +52,7 @@ from penstock.schedule import (
     Recall,
     Scheduler,
 )
+from penstock.transport.arena import Arena
 
 _log = logging.getLogger("penstock")
 
@@ -264,6 +265,11 @@ class EpochRun(Iterator[Any]):
         return left_s
 
     @property
+    def arena(self) -> Arena | None:
+        """The shared memory that its batches come in, if it has any."""
+        return self._engine.arena
+
+    @property
     def skipped(self) -> list[SampleError]:
         """The samples that were left out so far, in delivery order."""
         return self._ledger.skipped
@@ -300,7 +306,7 @@ class EpochRun(Iterator[Any]):
             if self._asks:
                 self._bad_samples.decide_all(self._scheduler)
             self._give_work()
-        except Exception:
+        except BaseException:
             # Something may have been heard and not been dealt with.
             self.close()
             raise

@@ -1,4 +1,4 @@
-"""What the run of an epoch asks of its plan, besides the scheduler's question for work."""
+"""What the run of an epoch, and its scheduler, ask of a plan."""
 
 from __future__ import annotations
 

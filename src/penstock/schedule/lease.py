@@ -34,8 +34,8 @@ class Lease:
         batch: the batch's number in the epoch's plan.
         attempt: how often the batch was lent before.
         seat: the worker's number.
-        indices: what to fetch, a place each. For a stream: how many batches
-            of it come before this one.
+        indices: what to fetch, a place each. For a stream: its number, and how many batches of it
+            come before this one.
         fills: places of `indices` that were settled otherwise in an earlier attempt.
     """
 

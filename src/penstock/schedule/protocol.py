@@ -41,12 +41,10 @@ class Delivery(Generic[R]):
         batch: the batch's number in the plan; None for an error of the plan itself.
         result: what the worker replied.
         error: what to raise instead.
-        indices: what the plan gave for the batch.
         seat: whose worker made it.
     """
 
     batch: int | None
     result: R | None
     error: BaseException | None
-    indices: Sequence[object] = field(default=(), compare=False)
     seat: int = field(default=-1, compare=False)

@@ -12,7 +12,6 @@ the replies arrive.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic
@@ -100,7 +99,7 @@ class Scheduler(Generic[R]):
             self._batches[number] = batch
             seat = self._seat_for(pinned)
             if seat is None:
-                heapq.heappush(self._queued, number)
+                self._queued.append(number)
             else:
                 self._lend(batch, seat)
 
@@ -110,7 +109,7 @@ class Scheduler(Generic[R]):
         if number is not None:
             batch = self._batches.pop(number)
             lease = batch.lease
-            return Delivery(number, batch.result, batch.error, lease.indices, lease.seat)
+            return Delivery(number, batch.result, batch.error, lease.seat)
         if self._plan_error is not None and not self._batches:
             error, self._plan_error = self._plan_error, None
             return Delivery(None, None, error)
@@ -326,7 +325,7 @@ class Scheduler(Generic[R]):
                 continue
             seat = self._seat_for(batch.pinned)
             if seat is None:
-                heapq.heappush(self._queued, number)
+                self._queued.append(number)
             else:
                 self._lend(batch, seat)
 
@@ -342,7 +341,7 @@ class Scheduler(Generic[R]):
         batch.lease = Lease(old.batch, old.attempt + 1, -1, old.indices, dict(old.fills))
         batch.state = State.QUEUED
         batch.failures = ()
-        heapq.heappush(self._queued, old.batch)
+        self._queued.append(old.batch)
 
     def _finish(self, batch: Batch[R], state: State, *, error: BaseException | None = None) -> None:
         batch.state = state

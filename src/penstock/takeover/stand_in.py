@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from torch.utils.data import IterableDataset, IterDataPipe, MapDataPipe
 
 from penstock.engines.launch import warm_up
-from penstock.engines.process import ProcessEngine
 from penstock.epoch import EpochRun
 from penstock.errors import OptionError, SerializationError
 from penstock.loader import DataLoader
@@ -94,9 +93,8 @@ class _WatchedEpoch:
         self._run = weakref.ref(run)
         self._recorder = run.recorder
         self._skipped: Sequence[object] = run.skipped
-        engine = run._engine
         # The arena alone: an engine would keep the dataset.
-        self._arena = engine._arena if isinstance(engine, ProcessEngine) else None
+        self._arena = run.arena
 
     def statistics(self) -> Statistics:
         """See `penstock.takeover.account.Epoch`."""
