@@ -5,7 +5,10 @@ How it is layered, each line resting on those below it:
     cli                         the command line
     takeover                    torch's loader run by penstock, for programs that stay as they are
     loader, pool, combine       the front doors: DataLoader, iterate, concurrent
-    persistent, pinning         one iterator for all epochs · batches copied to page-locked memory
+    integrations                what other libraries need to know of a loader
+    beginning                   an epoch's seed, plan and job, from a loader's settings
+    workers, persistent         the engine of a loader's epochs · one iterator for all of them
+    pinning                     batches copied to page-locked memory
     epoch                       one epoch: the scheduler decides, an engine does it
     engines                     where samples are made: in this process, in workers
     transport  collate  datasets  checkpoint    bytes between processes · samples to batch · what
