@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 import penstock
@@ -112,6 +113,35 @@ def test_it_keeps_its_loader_and_not_the_epochs_before():
     del iterator
     gc.collect()
     assert references[1]() is None
+
+
+class Module:
+    """What a loader's functions belong to, and holds the loader: as in Lightning."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.loader: Any = penstock.DataLoader(
+            range(8),  # type: ignore[arg-type]
+            num_workers=2,
+            persistent_workers=keeps,
+            collate_fn=self.collate,
+            multiprocessing_context="fork",
+        )
+        self.iterator = iter(self.loader)
+
+    def collate(self, samples: list[Any]) -> list[Any]:
+        return samples
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("keeps", [False, True], ids=["fleeting", "persistent"])
+def test_workers_end_with_a_loader_whose_own_functions_hold_it(keeps):
+    module = Module(keeps=keeps)
+    next(module.iterator)
+    pids = module.loader._workers.run._engine.pids()
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    del module
+    gc.collect()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 @pytest.mark.usefixtures("no_leaks")

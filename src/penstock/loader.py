@@ -31,7 +31,6 @@ from penstock.beginning import (
 )
 from penstock.checkpoint import LoaderMemory
 from penstock.engines.launch import warm_up
-from penstock.epoch import EpochRun
 from penstock.errors import OptionError, SampleError
 from penstock.integrations import accelerate
 from penstock.observe import Statistics, StatisticsRecorder
@@ -190,18 +189,17 @@ class DataLoader(TorchDataLoader[T_co]):
         Workers start, and work, from here on. Iterators are independent of each other; with
         persistent workers there is one, which goes on with the new epoch.
         """
-        run = begin_epoch(self, self._own, self._memory(), self._workers)
-        self._skipped = run.skipped
-        self._recorder = run.recorder
-        iterator: EpochRun | PinnedRun = run
-        if self.pin_memory and torch.accelerator.is_available():
-            iterator = PinnedRun(run, self.pin_memory_device)
-        elif self.pin_memory:
+        pins = self.pin_memory and torch.accelerator.is_available()
+        if self.pin_memory and not pins:
             warnings.warn(
                 "'pin_memory' argument is set as true but no accelerator is found, then device "
                 "pinned memory won't be used.",
                 stacklevel=2,
             )
+        run = begin_epoch(self, self._own, self._memory(), self._workers)
+        self._skipped = run.skipped
+        self._recorder = run.recorder
+        iterator = PinnedRun(run, self.pin_memory_device) if pins else run
         if not self.persistent_workers:
             return iterator
         renewed = self._renewed() if self._renewed is not None else None
@@ -335,7 +333,7 @@ class DataLoader(TorchDataLoader[T_co]):
             snapshot_every_n_steps=self.snapshot_every_n_steps,
             **settings,
         )
-        made._remembered.take_over({**memory.copied(), "_loaded": None})
+        made._remembered.take_over({**memory.copied(), "_loaded": None, "_follows": True})
         return made
 
     @property

@@ -63,9 +63,9 @@ class Workers:
         engine = ProcessEngine(job, context=loader.multiprocessing_context, seed=seed)
         engine.start()
         if not loader.persistent_workers:
-            return engine, engine.close
+            return engine, engine.crew.close
         self._engine = engine
-        self._end = weakref.finalize(loader, engine.close)
+        self._end = weakref.finalize(loader, engine.crew.close)
         return engine, _nothing
 
 

@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import BatchSampler, DistributedSampler
 
 import penstock
-from penstock.engines import seat
+from penstock.engines import starter
 from penstock.errors import WorkerStartError
 from tests.checkpoint.roles import (
     Dice,
@@ -146,7 +146,7 @@ def test_what_a_sampler_was_told_is_not_lost_where_an_epoch_could_not_be_begun(k
         raise WorkerStartError("no more processes")
 
     with monkeypatch.context() as patch:
-        patch.setattr(seat, "start_process", fail)
+        patch.setattr(starter, "start_process", fail)
         with pytest.raises(WorkerStartError, match="no more processes"):
             iter(loader)
     assert [plain(loader)] == epochs_by_the_loader([3], kind)
@@ -404,3 +404,19 @@ def test_a_dataset_that_does_not_show_its_epoch_keeps_it_and_a_warning_says_so()
     with pytest.warns(UserWarning, match=r"Secretive was told one by set_epoch\(\); it keeps that"):
         loader.load_state_dict(state)
     assert plain(loader) == [[5, 5]] * 4
+
+
+@pytest.mark.parametrize(("told", "last"), [(("sampler", "loader"), 5), (("loader", "sampler"), 9)])
+@pytest.mark.parametrize("kind", ["shuffle", "sampler"])
+def test_of_a_loader_and_a_sampler_told_within_an_epoch_the_last_counts(told, last, kind):
+    loader = loader_of(0, **sampled(kind))
+    iterator = begun(loader)
+    for who in told:
+        if who == "loader":
+            loader.set_epoch(5)
+        else:
+            loader.sampler.set_epoch(9)
+    for _ in iterator:
+        pass
+    assert [plain(loader)] == epochs_by_the_loader([last], kind)
+    assert loader.sampler.epoch == last

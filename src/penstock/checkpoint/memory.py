@@ -125,6 +125,9 @@ class LoaderMemory:
         Gives how far the epoch has come already; the batches up to there are to be passed by.
         """
         self.epoch = self._next_epoch()
+        if self._due:
+            # The one that the loader was told, unless a sampler was told another since.
+            self.told = self.epoch
         self._before = {name: getattr(self, name) for name in _UNDONE}
         self._before["_programs"] = None if self._programs is None else dict(self._programs)
         loaded, self._loaded = self._loaded, None
@@ -295,6 +298,8 @@ class LoaderMemory:
         under_way = self.progress is not None and not self.progress.finished
         if under_way and self._loaded is None:
             self.told, self._due = epoch, True
+            # Of several that were told a number, the last counts.
+            self._numbers.note(self._samplers)
         else:
             self._tell(epoch)
         return left

@@ -6,7 +6,6 @@ call such methods; a dataset has them or not.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 from typing import Any
 
@@ -65,7 +64,7 @@ class Snapshots:
 
         Args:
             number: the epoch's; None: it is not told.
-            packed: what `take` or `between` has returned, or None.
+            packed: what `take` has returned, or None.
             earlier: whether that was before the epoch began.
 
         Returns:
@@ -81,16 +80,6 @@ class Snapshots:
             # Last, as it was: the state may hold the number of the epoch before.
             tell_epoch(self._dataset, number)
         return None if earlier else state.get("iterator")
-
-    def between(self) -> bytes | None:
-        """The dataset's state where nothing reads it, packed; None if there is none.
-
-        Some can tell only while they are iterated: then there is none.
-        """
-        if self._tells and self._every:
-            with contextlib.suppress(Exception):
-                return pack({"dataset": self._dataset.state_dict()})
-        return None
 
     def take(self, iterator: object = None) -> bytes | None:
         """The state behind a batch that was made, packed; None if there is none, or none is due.

@@ -13,7 +13,9 @@ naming.py       what a sample is called in a message
 
 inline.py       leases in the training process itself
 process.py      leases in worker processes: the parent's side
-seat.py         a worker's place: the process in it, its pipes, its start and its end
+starter.py      starts the workers
+seat.py         a worker's place: the process in it, its pipes, and its end
+crew.py         all seats, with what they hold of the machine: ends them without the engine
 resumption.py   where a worker begins that takes the place of one that died
 death.py        what is known of a worker's end
 shared_result.py   a worker's batch in the parent, until it is opened

@@ -42,12 +42,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class StreamEnded:
-    """No batch: the stream has no more.
-
-    `snapshot` is the dataset's own state now, packed, if that is kept.
-    """
-
-    snapshot: bytes | None = None
+    """No batch: the stream has no more."""
 
 
 Outcome: TypeAlias = Made | Held | Broken | StreamEnded

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import pickle
-import select
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 
+from penstock.engines.crew import Crew, LeasedSeat
 from penstock.engines.death import certify
 from penstock.engines.failure import end_or_raise, placed, to_raise
 from penstock.engines.job import Job
@@ -32,9 +31,9 @@ from penstock.engines.protocol import (
     StreamStart,
     Withheld,
 )
-from penstock.engines.resumption import Key, Resumption
-from penstock.engines.seat import LEAVE_S, Seat, Starter
+from penstock.engines.seat import LEAVE_S
 from penstock.engines.shared_result import SharedResult
+from penstock.engines.starter import Starter
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
@@ -48,20 +47,6 @@ EXIT_CODE_S = 5.0
 HELD_SLOTS = 4
 
 
-class _LeasedSeat(Seat):
-    """A seat, and what is lent to the worker in it.
-
-    Attributes:
-        slots: where each lease's batch goes.
-        resumption: where a worker in its place would begin.
-    """
-
-    def __init__(self, job: Job, number: int) -> None:
-        super().__init__(number)
-        self.slots: dict[Key, int] = {}
-        self.resumption = Resumption(job, number)
-
-
 class ProcessEngine:
     """An `Engine` of worker processes.
 
@@ -73,6 +58,7 @@ class ProcessEngine:
 
     Attributes:
         arena: where workers put their batches.
+        crew: what ends them without this engine.
     """
 
     def __init__(
@@ -83,20 +69,17 @@ class ProcessEngine:
         seed: int = 0,
         portable: bool = False,
     ) -> None:
-        self._owner = os.getpid()
         self.arena = Arena(most_lent=HELD_SLOTS, portable=portable)
-        self._seats = [_LeasedSeat(job, number) for number in range(job.seats)]
-        self._starter = Starter(job, context, seed, self.arena)
+        self._seats = [LeasedSeat(job, number) for number in range(job.seats)]
+        self.crew = Crew(self._seats, self.arena)
+        self._starter = Starter(job, context, seed, self.crew)
         self._serial = 0
         self._epoch = EpochStart(0)
-        self._poll = select.poll()
-        self._watched: dict[int, _LeasedSeat] = {}
         self._unsent: set[int] = set()
         # Leases that could not be sent, to be reported in their turn.
         self._refused: list[Event] = []
         # How long the last batch took: before small ones it does not pay to sleep.
         self._busy_s = math.inf
-        self._closed = False
 
     @property
     def seats(self) -> int:
@@ -118,11 +101,9 @@ class ProcessEngine:
             self.close()
             raise
 
-    def _launch(self, seat: _LeasedSeat) -> None:
-        seat.start(self._starter)
-        for fd in seat.handles:
-            self._watched[fd] = seat
-            self._poll.register(fd, select.POLLIN)
+    def _launch(self, seat: LeasedSeat) -> None:
+        seat.take(*self._starter.start(seat.number))
+        self.crew.watch(seat)
         if self._serial:
             self._send_begin(seat, seat.resumption.starts())
             self.flush()
@@ -134,10 +115,13 @@ class ProcessEngine:
         self._epoch = start
         self._refused.clear()
         for seat in self._seats:
+            stale = seat.resumption.took_up
             told = seat.resumption.begin_epoch(start.starts)
-            if seat.channel is None:
-                # The epoch before ended with the death of its worker.
-                self._end(seat, patience_s=0.0)
+            if seat.channel is None or stale:
+                # The epoch before ended with the death of its worker, or was the only one that the
+                # worker's copy is good for.
+                self.crew.hang_up(seat)
+                self.crew.end(seat, patience_s=LEAVE_S if stale else 0.0)
                 self._launch(seat)
             else:
                 self._send_begin(seat, told)
@@ -146,7 +130,7 @@ class ProcessEngine:
     @property
     def is_ours(self) -> bool:
         """Whether this process made it; one that was forked since must leave it alone."""
-        return os.getpid() == self._owner
+        return self.crew.is_ours
 
     def _check_owner(self) -> None:
         if not self.is_ours:
@@ -159,7 +143,7 @@ class ProcessEngine:
         """See `Engine.ready_seats`."""
         return [seat.number for seat in self._seats if seat.ready]
 
-    def _send_begin(self, seat: _LeasedSeat, starts: Mapping[int, StreamStart]) -> None:
+    def _send_begin(self, seat: LeasedSeat, starts: Mapping[int, StreamStart]) -> None:
         body = self._serialised(replace(self._epoch, starts=starts))
         self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
@@ -214,7 +198,7 @@ class ProcessEngine:
         frame = pack(kind, body, epoch=self._serial, batch=lease.batch, attempt=lease.attempt)
         self._send(self._seats[lease.seat], frame)
 
-    def _send(self, seat: _LeasedSeat, frame: bytes) -> None:
+    def _send(self, seat: LeasedSeat, frame: bytes) -> None:
         channel = seat.channel
         if channel is None:
             return
@@ -233,9 +217,8 @@ class ProcessEngine:
             except ChannelClosed:
                 # Its death is noticed, and reported, where replies are read.
                 continue
-            if not done and channel.write_fd not in self._watched:
-                self._watched[channel.write_fd] = seat
-                self._poll.register(channel.write_fd, select.POLLOUT)
+            if not done:
+                self.crew.watch_for_room(seat, channel.write_fd)
         self._unsent.clear()
 
     def poll(self, timeout_s: float | None) -> list[Event]:
@@ -248,19 +231,19 @@ class ProcessEngine:
             self.flush()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if timeout_s != 0 and self._busy_s < SPIN_BELOW_S:
-            look_out(self._poll, SPIN_S if timeout_s is None else min(SPIN_S, timeout_s))
+            look_out(self.crew.poll, SPIN_S if timeout_s is None else min(SPIN_S, timeout_s))
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self._poll.poll(None if left_s is None else left_s * 1000)
+            ready = self.crew.poll.poll(None if left_s is None else left_s * 1000)
             events: list[Event] = []
             for fd, _ in ready:
-                seat = self._watched.get(fd)
+                seat = self.crew.watched.get(fd)
                 if seat is not None:
                     self._attend(seat, fd, events)
             if events or (deadline is not None and time.monotonic() >= deadline):
                 return events
 
-    def _attend(self, seat: _LeasedSeat, fd: int, events: list[Event]) -> None:
+    def _attend(self, seat: LeasedSeat, fd: int, events: list[Event]) -> None:
         """One descriptor of a worker is ready."""
         channel, process = seat.channel, seat.process
         if channel is None or process is None:
@@ -269,7 +252,7 @@ class ProcessEngine:
             with contextlib.suppress(ChannelClosed):
                 if not channel.flush():
                     return
-            self._unwatch(fd)
+            self.crew.unwatch(fd)
             return
         try:
             for frame in channel.receive():
@@ -284,7 +267,7 @@ class ProcessEngine:
         except WireError as error:
             self._bury(seat, events, str(error))
 
-    def _read(self, seat: _LeasedSeat, frame: Frame, events: list[Event]) -> None:
+    def _read(self, seat: LeasedSeat, frame: Frame, events: list[Event]) -> None:
         kind = frame.kind
         if kind == Kind.READY:
             seat.ready = True
@@ -322,8 +305,6 @@ class ProcessEngine:
         result = None
         if kind == Kind.DONE:
             result = SharedResult(self.arena, frame.body, slot, frame.used)
-        elif kind == Kind.ENDED:
-            seat.resumption.ended(key, bytes(frame.body) or None)
         seat.resumption.answered(key, frame.position, result)
         if kind == Kind.DROPPED:
             return
@@ -336,37 +317,18 @@ class ProcessEngine:
         elif kind == Kind.ENDED:
             events.append(Ended(*where))
 
-    def _bury(self, seat: _LeasedSeat, events: list[Event], fault: str = "") -> None:
+    def _bury(self, seat: LeasedSeat, events: list[Event], fault: str = "") -> None:
         """A worker is gone, or has to go."""
         if seat.process is None:
             return
         pid = seat.pid
-        self._hang_up(seat)
-        code = self._end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
+        self.crew.hang_up(seat)
+        code = self.crew.end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
         events.append(certify(seat.number, pid, code, fault))
-
-    def _hang_up(self, seat: _LeasedSeat) -> None:
-        if seat.channel is not None:
-            for fd in (*seat.handles, seat.channel.write_fd):
-                self._unwatch(fd)
-        seat.hang_up()
-
-    def _end(self, seat: _LeasedSeat, *, patience_s: float) -> int | None:
-        """Ends a worker for sure, takes back all that it had, and returns its exit code."""
-        code = seat.end(patience_s=patience_s)
-        # Only now can nobody write to its slots any more.
-        for slot in seat.slots.values():
-            self.arena.release(slot)
-        seat.slots.clear()
-        return code
-
-    def _unwatch(self, fd: int) -> None:
-        if self._watched.pop(fd, None) is not None:
-            self._poll.unregister(fd)
 
     def wait_handles(self) -> list[int]:
         """See `Engine.wait_handles`."""
-        return list(self._watched)
+        return list(self.crew.watched)
 
     def restart(self, seat: int) -> None:
         """See `Engine.restart`."""
@@ -378,14 +340,4 @@ class ProcessEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        if self._closed or not self.is_ours:
-            return
-        self._closed = True
-        # All pipes first, so that the workers leave side by side.
-        for seat in self._seats:
-            self._hang_up(seat)
-        deadline = time.monotonic() + LEAVE_S
-        for seat in self._seats:
-            self._end(seat, patience_s=max(0.0, deadline - time.monotonic()))
-        self._starter.close()
-        self.arena.close()
+        self.crew.close()

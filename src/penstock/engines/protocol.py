@@ -50,7 +50,6 @@ class StreamStart:
         snapshot_at: samples that had been taken from it there.
         random: the states of the process's generators there, packed, or None: as they are.
         earlier: whether the snapshot is no place in this epoch, but how one has left the dataset.
-        ended: whether the stream has nothing left.
     """
 
     pulled: int = 0
@@ -58,7 +57,6 @@ class StreamStart:
     snapshot_at: int = 0
     random: bytes | None = None
     earlier: bool = False
-    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ its own way, with persistent workers over all epochs. With a batch comes the sta
 
 - Batches that have arrived are not made again, and their state counts, although the loop may not
   have been given them yet. What the lost worker was about is made again, from the state before it.
-- An epoch begins as the one before has left the copy. For a stream, that is what its dataset told
-  when the stream had ended.
+- For a map-style dataset, an epoch begins as the one before has left the copy. A stream begins each
+  epoch anew: the state of a stream is a place in it, and from there the epoch would be short. For
+  the same reason a copy that was put to such a place is used for that epoch only (`took_up`).
 
 A copy is then exactly what it would have been, if its state says all that its samples depend on,
 and, for a map-style dataset, if each batch goes to the worker whose turn it is (`worker_init_fn`).
@@ -17,6 +18,8 @@ What cannot be exact:
 - Samples that the lost copy had made, but not for a batch that arrived, count twice or not at all:
   those of a batch that failed, was taken back, or waited for a decision about a bad sample, and
   those that were still to come when the loop broke off an epoch.
+- What a stream's dataset counts over epochs: a new copy begins with what it was made with. The
+  number of the epoch it is told, if it has `set_epoch`.
 - Random numbers that go on from sample to sample in the process's own generators: their states come
   with that of the dataset. Those of other generators, of datasets without a state with
   `worker_init_fn`, and of streams with it in a later epoch begin as in a new worker.
@@ -43,6 +46,9 @@ class Resumption:
     Args:
         job: what the worker does.
         seat: its number.
+
+    Attributes:
+        took_up: whether the worker's copy of a stream was put to a place within the epoch.
     """
 
     def __init__(self, job: Job, seat: int) -> None:
@@ -54,7 +60,7 @@ class Resumption:
         self._starts: dict[int, StreamStart] = {}
         self._streams: dict[Key, int] = {}
         self._arrived: deque[tuple[int, int, SharedResult]] = deque()
-        self._ended: dict[int, bytes | None] = {}
+        self.took_up = False
 
     def begin_epoch(self, starts: Mapping[int, StreamStart]) -> dict[int, StreamStart]:
         """An epoch begins.
@@ -72,21 +78,17 @@ class Resumption:
             for number, start in told.items()
         }
         self._forget()
-        self._ended.clear()
+        self.took_up = False
         return told
 
     def starts(self) -> dict[int, StreamStart]:
         """What to tell a worker that takes the place of one that died."""
         self._settle(waiting=True)
         self._forget()
-        return {
-            number: replace(
-                start, snapshot=self._ended[number], random=None, earlier=True, ended=True
-            )
-            if number in self._ended
-            else start
-            for number, start in self._starts.items()
-        }
+        self.took_up = self._is_stream and any(
+            start.snapshot is not None for start in self._starts.values()
+        )
+        return self._starts
 
     def lent(self, key: Key, indices: Sequence[object]) -> None:
         """The worker is lent a batch."""
@@ -110,10 +112,6 @@ class Resumption:
             self._arrived.append((stream, position, result))
             self._settle()
 
-    def ended(self, key: Key, snapshot: bytes | None) -> None:
-        """The stream of a lease has ended; call `answered` behind it."""
-        self._ended[self._streams[key]] = snapshot
-
     def _settle(self, *, waiting: bool = False) -> None:
         """Takes the states of batches that were handed over; with `waiting`, of all."""
         while self._arrived and (waiting or self._arrived[0][2].settled):
@@ -125,11 +123,10 @@ class Resumption:
 
     def _left(self, number: int) -> StreamStart:
         """How an epoch has left a copy, as far as that is known."""
+        if self._is_stream:
+            return StreamStart()
         start = self._starts.get(number, StreamStart())
-        if not self._is_stream:
-            return StreamStart(snapshot=start.snapshot, random=start.random, earlier=True)
-        # Behind the end of a stream, no state from within it is of use.
-        return StreamStart(snapshot=self._ended.get(number, start.snapshot), earlier=True)
+        return StreamStart(snapshot=start.snapshot, random=start.random, earlier=True)
 
     def _forget(self) -> None:
         self._streams.clear()

@@ -66,7 +66,7 @@ class StreamFetcher:
             number, start.snapshot, earlier=start.earlier
         )
         self._iterator = None
-        self._over = start.ended
+        self._over = False
         self._samples, self._failures = [], []
         # Until the stream is there, the place that it will be at.
         self.pulled = self._start.pulled
@@ -115,7 +115,7 @@ class StreamFetcher:
         if not samples or (job.drop_last and len(samples) < wanted):
             if failures:
                 return Made(NOTHING_LEFT, 0, failures)
-            return StreamEnded(None if self._seat is None else self._snapshots.between())
+            return StreamEnded()
         snapshot = None if self._over else self._snapshots.take(self._iterator)
         return with_snapshot(self._collate(samples, batch, failures), snapshot, self._sequence)
 

@@ -248,7 +248,7 @@ class _Worker:
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
             if isinstance(outcome, StreamEnded):
-                return Kind.ENDED, outcome.snapshot or b""
+                return Kind.ENDED, b""
             return Kind.FAILED, encode(outcome.failure, None)
         except Exception as error:
             return Kind.FAILED, encode(describe(error, seat=self._seat), None)

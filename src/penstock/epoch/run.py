@@ -105,6 +105,10 @@ class EpochRun(Iterator[Any]):
         self._bad_samples = BadSamples(self._ledger, self._marks, is_stream=plan.is_stream)
         self._asks = settings.policy.tolerant
         self._claim_broken = False
+        engine.begin_epoch(
+            EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number)
+        )
+        # Only now: an epoch may begin with new workers.
         self._restarts = Restarts(engine.seats, engine.ready_seats(), is_stream=plan.is_stream)
         self._closed = False
         self._exhausted = False
@@ -122,9 +126,6 @@ class EpochRun(Iterator[Any]):
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
-        engine.begin_epoch(
-            EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number)
-        )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
         # Without workers nothing is fetched ahead: a sampler is asked for a batch when the loop

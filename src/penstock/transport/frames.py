@@ -38,7 +38,7 @@ class Kind(enum.IntEnum):
     DONE = 18  # a batch
     WITHHELD = 19  # a batch but for some places, which are reported
     FAILED = 20  # no batch, and why
-    ENDED = 21  # no batch: the stream has ended; the body is the dataset's state, if it is kept
+    ENDED = 21  # no batch: the stream has ended
     DROPPED = 22  # nothing was done, as asked
 
 
