@@ -92,6 +92,8 @@ class DataLoader(TorchDataLoader[T_co]):
         ValueError: arguments that torch refuses, with its own text.
     """
 
+    # Whether Accelerate has made it of another, and might have given it another order since.
+    _is_remade = False
     # Whether anybody could ask for a state: `penstock.takeover` has loaders that nobody knows of.
     _keeps_states = True
 
@@ -189,6 +191,9 @@ class DataLoader(TorchDataLoader[T_co]):
         Workers start, and work, from here on. Iterators are independent of each other; with
         persistent workers there is one, which goes on with the new epoch.
         """
+        if self._is_remade and self.seed is not None:
+            self._is_remade = False
+            accelerate.check_order(self._memory().samplers)
         pins = self.pin_memory and torch.accelerator.is_available()
         if self.pin_memory and not pins:
             warnings.warn(
@@ -237,7 +242,8 @@ class DataLoader(TorchDataLoader[T_co]):
 
         The sampler, the batch sampler, those that they wrap, and the dataset are told, if they have
         `set_epoch`: now, or within an epoch when the next one begins. So are the copies of the
-        dataset in workers, also in persistent ones.
+        dataset in workers, also in persistent ones. They are told this number and no other: where
+        the loader counts on by itself, nobody is told.
 
         It need not be called where samplers are told: if anybody calls the `set_epoch` of one,
         the loader goes to that epoch as well. A loader that has loaded a state counts on from
@@ -333,6 +339,7 @@ class DataLoader(TorchDataLoader[T_co]):
             snapshot_every_n_steps=self.snapshot_every_n_steps,
             **settings,
         )
+        made._is_remade = True
         made._remembered.take_over({**memory.copied(), "_loaded": None, "_follows": True})
         return made
 

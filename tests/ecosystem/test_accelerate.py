@@ -96,6 +96,23 @@ def test_a_prepared_loader_skips_what_is_bad() -> None:
     assert [error.index for error in prepared.skipped] == [5]
 
 
+def test_the_order_that_follows_from_a_seed_is_kept_or_it_is_said_that_it_is_not() -> None:
+    def make() -> Any:
+        return DataLoader(Numbers(), batch_size=4, shuffle=True, seed=5)
+
+    def prepared(*, seedable: bool) -> Any:
+        config = DataLoaderConfiguration(use_seedable_sampler=seedable)
+        return accelerate.Accelerator(cpu=True, dataloader_config=config).prepare(make())
+
+    assert ids_of(prepared(seedable=False)) == ids_of(make())
+    other = prepared(seedable=True)
+    with pytest.warns(UserWarning, match="use_seedable_sampler=False"):
+        first = ids_of(other)
+    assert sorted(map(len, first)) == sorted(map(len, ids_of(make())))
+    # Once is enough.
+    ids_of(other)
+
+
 def test_what_accelerate_makes_of_torchs_loaders_stays_torchs() -> None:
     accelerator = accelerate.Accelerator(cpu=True)
     accelerator.prepare(DataLoader(Numbers(8), batch_size=4))

@@ -16,7 +16,11 @@ transformers = pytest.importorskip("transformers", reason="needs the extra 'ecos
 pytest.importorskip("accelerate", reason="needs the extra 'ecosystem'")
 
 # The Trainer pins memory by default, and here is none to pin to.
-pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no"),
+    # The Trainer's default, which orders a seeded loader too; the samples stay exactly those.
+    pytest.mark.filterwarnings("ignore:Accelerate has put its SeedableRandomSampler:UserWarning"),
+]
 
 STEPS = len(Sentences()) // 4
 

@@ -112,6 +112,11 @@ class LoaderMemory:
         self._sampler = next((part for part in (*samplers, *inner) if has_state(part)), None)
         self._sources = RandomSources(self._samplers, generator, draws=self._draws)
 
+    @property
+    def samplers(self) -> list[Any]:
+        """What the order is drawn from, and what those wrap; see `look_at`."""
+        return self._samplers
+
     def _next_epoch(self) -> int:
         told = self._numbers.told_by_others(self._samplers) if self._follows else None
         return self.epoch if told is None else told

@@ -30,7 +30,7 @@ _BEGINNING: dict[str, type | tuple[type, ...]] = {
 _NAMES = {
     "kind": "kind of dataset",
     "length": "dataset length",
-    "samples": "number of samples in an epoch",
+    "samples": "number of samples, or batches of its batch sampler, in an epoch",
     "batch_size": "batch_size",
     "drop_last": "drop_last",
     # Before the sampler, which follows from it.
@@ -108,7 +108,9 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
         if saved.get(key) != own[key]:
             raise StateError(
                 f"this state was saved with {name} {saved.get(key)!r}, and the loader has "
-                f"{own[key]!r}; what is left of the epoch would be other samples"
+                f"{own[key]!r}; what is left of the epoch would be other samples. Load it into a "
+                "loader like that which wrote it (Accelerate's prepare() makes others), or begin "
+                "an epoch without it, by set_epoch()"
             )
     position = state["position"]
     if position is not None:

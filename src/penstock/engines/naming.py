@@ -60,7 +60,7 @@ def none_error(index: object) -> TypeError:
     """What a dataset is told that returns None for a sample."""
     return TypeError(
         f"the dataset returned None for sample {index!r}; return a sample, raise an exception, "
-        "or skip such samples with on_error='skip'"
+        "or skip such samples with penstock.DataLoader(…, on_error='skip')"
     )
 
 

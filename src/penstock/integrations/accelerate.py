@@ -17,7 +17,7 @@ import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -74,6 +74,24 @@ def device_for(reader: str, device: str, make: Make) -> str:
         return Remaking(device, make)
     _warn_of(reader)
     return device
+
+
+def check_order(samplers: Iterable[Any]) -> None:
+    """Warns where Accelerate has put a sampler of its own in the place of a loader's.
+
+    It does so behind the making of the loader, in the batch sampler.
+
+    Args:
+        samplers: of a loader with a seed.
+    """
+    if any(type(part).__name__ == "SeedableRandomSampler" for part in samplers):
+        warnings.warn(
+            "Accelerate has put its SeedableRandomSampler in the place of the order that follows "
+            "from the loader's seed=; to keep that, give Accelerator a "
+            "DataLoaderConfiguration(use_seedable_sampler=False), or the Trainer "
+            "accelerator_config={'use_seedable_sampler': False}",
+            stacklevel=3,
+        )
 
 
 def _warn_of(reader: str) -> None:
