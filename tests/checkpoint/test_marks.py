@@ -67,3 +67,15 @@ def test_a_batch_is_not_passed_by_before_those_in_front_of_it_are_handed_over():
     assert marks.collect() == []
     marks.pass_by(4)
     assert marks.collect() == [Mark(1)]
+
+
+def test_out_of_order_the_end_of_a_stream_waits_for_the_end_of_the_epoch():
+    """Its last batches may be there, and not be handed over yet."""
+    marks = Marks(in_order=False)
+    marks.note_stream(3, StreamMark(1, 4, True))
+    marks.note_emptied([3])
+    marks.hand_over(0)
+    marks.pass_by(0)
+    assert [mark.batch for mark in marks.collect()] == [0]
+    marks.pass_by(None)
+    assert [(mark.batch, mark.stream) for mark in marks.collect()] == [(3, StreamMark(1, 4, True))]

@@ -212,3 +212,23 @@ def test_a_copy_of_a_loader_that_a_state_was_loaded_into_takes_it_up_too():
     loader = seeded(0)
     loader.load_state_dict(state_at(seeded, 0, 5))
     assert plain(copy.deepcopy(loader)) == plain(loader) == epoch[5:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_out_of_order_each_sample_of_a_stream_comes_once_over_a_resume(workers):
+    def make(count: int) -> Loader:
+        # A window that takes all of it: the end of a stream is known before its last batches go.
+        far = {"prefetch_factor": 20, "in_order": False} if count else {}
+        return loader_of(Stream(), count, **far)
+
+    for step in range(1, 12):
+        first = make(3)
+        iterator = iter(first)
+        came = [next(iterator) for _ in range(step)]
+        state = saved(first)
+        del iterator
+        other = make(workers)
+        other.load_state_dict(state)
+        came += list(other)
+        numbers = sorted(int(number) for batch in came for number in batch[:, 0])
+        assert numbers == list(range(40)), step

@@ -46,15 +46,21 @@ class Marks:
         self._emptied += batches
 
     def pass_by(self, before: int | None) -> None:
-        """Passes by what holds nothing: in order, what lies before a batch; None: all of it."""
+        """Passes by what holds nothing: in order, what lies before a batch; None: all of it.
+
+        Out of order, the end of a stream waits for the end of the epoch: it may be known before
+        the stream's last batches are handed over.
+        """
         if not self._emptied:
             return
-        passed, self._emptied = self._emptied, []
-        if before is not None and self._in_order:
-            self._emptied = [batch for batch in passed if batch > before]
-            passed = [batch for batch in passed if batch < before]
-        for batch in sorted(passed):
-            self.hand_over(batch)
+        passed, self._emptied = sorted(self._emptied), []
+        for batch in passed:
+            if before is not None and (
+                batch > before if self._in_order else batch in self._streams
+            ):
+                self._emptied.append(batch)
+            else:
+                self.hand_over(batch)
 
     def hand_over(
         self, batch: int, read: int = 0, donated: Sequence[int] = (), sampler: Any = None
