@@ -14,6 +14,7 @@ from tests.checkpoint.roles import (
     Dice,
     Loader,
     StatefulStream,
+    Stream,
     course_of,
     loader_of,
     persistent,
