@@ -13,8 +13,11 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from penstock.errors import OptionError
 from penstock.options import (
+    DEFAULT_MAX_RESTARTS,
+    LEAST_MEMORY_BUDGET_BYTES,
     UNKNOWN_LENGTH_FLOOR_SAMPLES,
     ErrorPolicy,
+    Supervision,
     check_arguments,
     check_count,
 )
@@ -109,6 +112,85 @@ def test_beyond_the_floor_what_was_read_stands_for_an_unknown_length():
 
 def test_a_count_does_not_depend_on_the_length():
     assert ErrorPolicy("skip", 3).allowed(None, 10**6) == 3
+
+
+# What workers may take.
+
+
+def test_by_default_workers_are_replaced_many_times_and_nothing_else_is_bounded():
+    assert Supervision() == Supervision(DEFAULT_MAX_RESTARTS, None, None)
+    assert DEFAULT_MAX_RESTARTS >= 100
+
+
+def test_what_workers_may_take_is_frozen():
+    supervision: Any = Supervision()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        supervision.max_restarts = 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_restarts": 0},
+        {"max_restarts": np.int64(10)},
+        {"sample_timeout": 0.001},
+        {"sample_timeout": 3},
+        {"sample_timeout": np.float32(0.5)},
+        {"memory_budget": LEAST_MEMORY_BUDGET_BYTES},
+        {"memory_budget": np.int64(1 << 40)},
+    ],
+    ids=named,
+)
+def test_bounds_that_can_be_kept_pass(settings):
+    supervision = Supervision(**settings)
+    assert {name: getattr(supervision, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_restarts": -1}, "max_restarts=-1 must be at least 0; give how many workers"),
+        (
+            {"max_restarts": 1.5},
+            "max_restarts=1.5: a whole number .* may be replaced in an epoch, 0",
+        ),
+        ({"max_restarts": None}, "max_restarts=None: a whole number is expected"),
+        ({"max_restarts": True}, "max_restarts=True: a whole number is expected"),
+        ({"sample_timeout": 0}, "sample_timeout=0: give seconds .* finite number above 0, or None"),
+        ({"sample_timeout": -0.5}, "sample_timeout=-0.5: give seconds"),
+        ({"sample_timeout": float("nan")}, "sample_timeout=nan: .* a finite number"),
+        (
+            {"sample_timeout": float("inf")},
+            "sample_timeout=inf: .* a finite number above 0, or None for any time",
+        ),
+        ({"sample_timeout": "3"}, "sample_timeout='3'"),
+        ({"sample_timeout": True}, "sample_timeout=True"),
+        ({"memory_budget": 512}, "memory_budget=512 must be at least 1048576; give bytes, such"),
+        ({"memory_budget": 0}, "memory_budget=0 must be at least"),
+        ({"memory_budget": 1e9}, "memory_budget=1000000000.0: a whole number is expected"),
+        (
+            {"memory_budget": "4G"},
+            r"memory_budget='4G': a .*; give bytes, such as 8 \* 2\*\*30, or",
+        ),
+    ],
+    ids=named,
+)
+def test_a_bound_that_cannot_be_kept_is_named_with_the_remedy(settings, message):
+    with pytest.raises(OptionError, match=message):
+        Supervision(**settings)
+
+
+@pytest.mark.parametrize("name", ["num_workers", "workers"])
+@pytest.mark.parametrize(("bound", "value"), [("sample_timeout", 3), ("memory_budget", 1 << 30)])
+def test_what_only_workers_can_keep_to_is_refused_where_there_are_none(bound, value, name):
+    supervision = Supervision(**{bound: value})
+    with pytest.raises(OptionError, match=rf"^{bound}={value} .*with {name}=0; leave it out"):
+        supervision.check_workers(name, 0)
+    supervision.check_workers(name, 1)
+
+
+def test_the_count_of_restarts_needs_no_workers():
+    Supervision(max_restarts=0).check_workers("num_workers", 0)
 
 
 # Counts.

@@ -236,6 +236,8 @@ class Stream(IterableDataset[int]):
     (Numbers(), {"on_error": "log"}, "on_error='log'"),
     (Numbers(), {"max_skipped": -1}, "max_skipped=-1"),
     (Numbers(), {"seed": "x"}, "seed='x'"),
+    (Numbers(), {"workers": 0, "sample_timeout": 3}, "sample_timeout=3 .* with workers=0;"),
+    (Numbers(), {"workers": 0, "memory_budget": 1 << 30}, "memory_budget=1073741824 .* workers=0;"),
     (Numbers(), {"multiprocessing_context": "thread"}, "multiprocessing_context='thread'"),
 ])  # fmt: skip
 def test_bad_arguments_are_named(dataset: Any, options: dict[str, Any], message: str) -> None:

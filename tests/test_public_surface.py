@@ -8,11 +8,16 @@ import penstock
 
 def test_the_public_names_are_these():
     assert penstock.__all__ == [
+        "BatchTimeoutError",
         "DataLoader",
+        "DeathCertificate",
+        "MemoryBudgetError",
         "OptionError",
         "PenstockError",
         "Sample",
         "SampleError",
+        "SampleKilledWorker",
+        "SampleTimeout",
         "StateError",
         "Statistics",
         "TooManySkippedError",

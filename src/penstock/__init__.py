@@ -16,6 +16,7 @@ How it is layered, each line resting on those below it:
     plan  schedule  observe     which sample goes where · who does what, when · counts and times
     options                     checked settings
     errors                      the tree of exceptions
+    certificate                 what is known of a worker that died
 
 Importing this package imports nothing else; each name below is fetched when it is first used.
 """
@@ -27,12 +28,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock import datasets
+    from penstock.certificate import DeathCertificate
     from penstock.combine import concurrent
     from penstock.engines.launch import warm_up
     from penstock.errors import (
+        BatchTimeoutError,
+        MemoryBudgetError,
         OptionError,
         PenstockError,
         SampleError,
+        SampleKilledWorker,
+        SampleTimeout,
         StateError,
         TooManySkippedError,
         WorkerDiedError,
@@ -45,11 +51,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BatchTimeoutError": "penstock.errors",
     "DataLoader": "penstock.loader",
+    "DeathCertificate": "penstock.certificate",
+    "MemoryBudgetError": "penstock.errors",
     "OptionError": "penstock.errors",
     "PenstockError": "penstock.errors",
     "Sample": "penstock.pool",
     "SampleError": "penstock.errors",
+    "SampleKilledWorker": "penstock.errors",
+    "SampleTimeout": "penstock.errors",
     "StateError": "penstock.errors",
     "Statistics": "penstock.observe",
     "TooManySkippedError": "penstock.errors",
@@ -63,11 +74,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchTimeoutError",
     "DataLoader",
+    "DeathCertificate",
+    "MemoryBudgetError",
     "OptionError",
     "PenstockError",
     "Sample",
     "SampleError",
+    "SampleKilledWorker",
+    "SampleTimeout",
     "StateError",
     "Statistics",
     "TooManySkippedError",

@@ -10,19 +10,23 @@ looked at anew for each epoch: programs and frameworks change them in between.
 from __future__ import annotations
 
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset, RandomSampler, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Identity, LoaderMemory, Progress, StreamProgress
 from penstock.engines.job import Job
+from penstock.engines.protocol import Guess
 from penstock.epoch import EpochRun, EpochSettings
-from penstock.options import ErrorPolicy, SampleErrorMode, length_of
-from penstock.plan import EpochPlan, GivenBatches, RefillingBatches, StreamTurns, mix_seeds
+from penstock.foresight import following_seed, foresee
+from penstock.options import ErrorPolicy, SampleErrorMode, Supervision, length_of
+from penstock.plan import EpochPlan, GivenBatches, RefillingBatches, StreamTurns
 from penstock.schedule import DonorPlan
 from penstock.workers import Workers
 
@@ -36,14 +40,20 @@ class OwnSettings:
     Attributes:
         seed: what order and random contents follow from; None: from torch's random state.
         policy: what happens to bad samples.
+        supervision: what workers may take, and how often one is replaced.
         snapshot_every: of how many batches one has the state of a sampler or stream kept.
         keeps_states: whether anybody could ask for a state.
+        quarantine: samples that ended the workers who made them, by index.
+        widens: whether more batches may be prefetched than the loader says.
     """
 
     seed: int | None
     policy: ErrorPolicy
+    supervision: Supervision
     snapshot_every: int
     keeps_states: bool
+    quarantine: dict[object, object]
+    widens: bool
 
 
 def begin_epoch(
@@ -67,16 +77,20 @@ def begin_epoch(
             if lent and isinstance(plan, GivenBatches):
                 plan.look_ahead()
         job = _make_job(loader, own, memory, asks=donors is not None)
-        engine, release = workers.engine_for(loader, seed, job, anew=anew)
+        engine, release = workers.engine_for(
+            loader, seed, job, memory_budget=own.supervision.memory_budget, anew=anew
+        )
     except BaseException:
         memory.undo()
         raise
     settings = EpochSettings(
         seed=seed,
         window=loader.num_workers * (loader.prefetch_factor or 0) or 1,
+        widens=own.widens and not (isinstance(plan, GivenBatches) and _draws_to_its_end(memory)),
         in_order=loader.in_order,
         timeout_s=loader.timeout if loader.num_workers else 0.0,
         policy=own.policy,
+        max_restarts=own.supervision.max_restarts,
         planned=planned,
         number=number,
         claimed_samples=loader._IterableDataset_len_called if _is_stream(loader) else None,
@@ -91,7 +105,9 @@ def begin_epoch(
             release=release,
             began=began,
             progress=progress,
+            quarantine=own.quarantine,
             sized=loader._index_sampler,
+            foresee=_foresight(loader, own, memory),
         )
     except BaseException:
         release()
@@ -99,6 +115,28 @@ def begin_epoch(
         raise
     workers.run = run
     return run
+
+
+def _foresight(
+    loader: Loader, own: OwnSettings, memory: LoaderMemory
+) -> Callable[[], Guess | None] | None:
+    """What says how the next epoch begins, where workers live on that could begin it."""
+    if not loader.persistent_workers or not loader.num_workers:
+        return None
+    # An epoch must not keep its loader.
+    held = weakref.ref(loader)
+    count = loader.num_workers * (loader.prefetch_factor or 1)
+
+    def ask() -> Guess | None:
+        still = held()
+        # Samples that must not be made are for the scheduler to leave out.
+        if still is None or own.quarantine:
+            return None
+        # A program may have changed them since the epoch began.
+        memory.look_at(samplers_of(still), still.generator)
+        return foresee(still, own.seed, memory, count)
+
+    return ask
 
 
 def make_memory(loader: Loader, own: OwnSettings) -> LoaderMemory:
@@ -117,6 +155,17 @@ def samplers_of(loader: Loader) -> list[Any]:
     if _is_stream(loader):
         return []
     return [part for part in (loader.batch_sampler, loader.sampler) if part is not None]
+
+
+def _draws_to_its_end(memory: LoaderMemory) -> bool:
+    """Whether the order moves a generator that was given not only where it begins.
+
+    A loop that breaks off then finds it, for the next order, as far on as the sampler was asked
+    ahead, which is to be the same each time, and in torch's loader.
+    """
+    return any(
+        isinstance(part, RandomSampler) and part.generator is not None for part in memory.samplers
+    )
 
 
 def identity_of(loader: Loader, own: OwnSettings) -> Identity:
@@ -146,16 +195,16 @@ def _seats(loader: Loader, memory: LoaderMemory) -> int:
 
 def _next_seed(loader: Loader, own: OwnSettings, memory: LoaderMemory) -> int:
     """The seed of the epoch that begins."""
-    if own.seed is not None:
-        return mix_seeds(own.seed, memory.epoch) >> 1
-    if memory.drawn is None or memory.redraws:
+    following = following_seed(own.seed, memory)
+    if following is None:
         # torch draws its base seed from the same generator at the same moment.
         drawn = torch.empty((), dtype=torch.int64).random_(generator=loader.generator).item()
         memory.drawn = int(drawn), 0
         return int(drawn)
-    drawn, epochs = memory.drawn
-    memory.drawn = drawn, epochs + 1
-    return mix_seeds(drawn, epochs + 1) >> 1
+    if own.seed is None and memory.drawn is not None:
+        drawn, epochs = memory.drawn
+        memory.drawn = drawn, epochs + 1
+    return following
 
 
 def _make_plan(
@@ -224,5 +273,6 @@ def _make_job(loader: Loader, own: OwnSettings, memory: LoaderMemory, *, asks: b
         # A program may have told `default_collate` what to do with None.
         none_is_error=mode != "raise" or (default and type(None) not in default_collate_fn_map),
         own_randomness=loader.worker_init_fn is None or not loader.num_workers,
+        sample_timeout_s=own.supervision.sample_timeout,
         snapshot_every=snapshot_every if own.keeps_states else 0,
     )

@@ -11,6 +11,8 @@
     ├── TooManySkippedError (RuntimeError)      more samples were skipped than allowed
     ├── WorkerError (RuntimeError)        a worker process could not do its work
     │   ├── WorkerDiedError               it ended: killed, crashed, or left
+    │   │   ├── SampleKilledWorker        it did so of one sample, whenever that was made
+    │   │   └── SampleTimeout             one sample took longer than `sample_timeout`
     │   └── WorkerStartError              it could not be started
     ├── BatchTimeoutError (RuntimeError)  no batch arrived within `timeout`
     ├── MemoryBudgetError (MemoryError)   a batch does not fit in the memory that is left
@@ -22,6 +24,10 @@ for `torch.utils.data.DataLoader` would catch in the same place.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.certificate import DeathCertificate
 
 
 class PenstockError(Exception):
@@ -86,7 +92,8 @@ class SampleError(PenstockError):
 
     def __str__(self) -> str:
         try:
-            reason = str(self.cause)
+            cause = self.cause
+            reason = cause.message if isinstance(cause, WorkerDiedError) else str(cause)
         except Exception:
             reason = "its text cannot be made"
         return f"sample {self.index!r} ({self.source}): {type(self.cause).__name__}: {reason}"
@@ -115,7 +122,43 @@ class WorkerError(PenstockError, RuntimeError):
 
 
 class WorkerDiedError(WorkerError):
-    """A worker process ended; the message names its exit code or signal and what it held."""
+    """A worker process ended, and that could not be made good.
+
+    The message says how it ended, what it held, the most likely cause and a remedy, and, below
+    that, all that is known of it.
+
+    Attributes:
+        message: the first part alone.
+        certificate: what is known of the worker that died last.
+        history: what is known of all that died in the epoch, where their number is the reason.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        certificate: DeathCertificate | None = None,
+        history: Sequence[DeathCertificate] = (),
+    ) -> None:
+        super().__init__(message, certificate, tuple(history))
+        self.message = message
+        self.certificate = certificate
+        self.history = tuple(history)
+
+    def __str__(self) -> str:
+        if self.certificate is None:
+            return self.message
+        return "\n".join([self.message, *self.certificate.details])
+
+
+class SampleKilledWorker(WorkerDiedError):  # noqa: N818 - it says what happened
+    """One sample ends every worker that makes it; the message names it, and how the last died."""
+
+
+class SampleTimeout(WorkerDiedError):  # noqa: N818 - as concurrent.futures names such
+    """One sample took longer than `sample_timeout`, and its worker was ended.
+
+    The certificate has the stack that it was at.
+    """
 
 
 class WorkerStartError(WorkerError):

@@ -29,12 +29,21 @@ from penstock.beginning import (
     make_memory,
     samplers_of,
 )
-from penstock.checkpoint import LoaderMemory
+from penstock.checkpoint import LoaderMemory, check_state
 from penstock.engines.launch import warm_up
+from penstock.engines.quarantine import Quarantine
 from penstock.errors import OptionError, SampleError
 from penstock.integrations import accelerate
 from penstock.observe import Statistics, StatisticsRecorder
-from penstock.options import ErrorPolicy, OnError, check_arguments, check_count
+from penstock.options import (
+    DEFAULT_MAX_RESTARTS,
+    DEFAULT_PREFETCH,
+    ErrorPolicy,
+    OnError,
+    Supervision,
+    check_arguments,
+    check_count,
+)
 from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
 from penstock.plan import SeededShuffle
@@ -46,8 +55,9 @@ T_co = TypeVar("T_co", covariant=True)
 class DataLoader(TorchDataLoader[T_co]):
     """Loads a dataset in batches, with worker processes that survive, skip, and explain.
 
-    Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and four more:
-    `seed`, `on_error`, `max_skipped` and `snapshot_every_n_steps`.
+    Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and these more:
+    `seed`, `on_error`, `max_skipped`, `snapshot_every_n_steps`, `sample_timeout`,
+    `memory_budget` and `max_restarts`.
 
     Args:
         dataset: map-style or iterable.
@@ -64,7 +74,9 @@ class DataLoader(TorchDataLoader[T_co]):
             are seeded for each worker as torch does, and not for each sample.
         multiprocessing_context: the start method, or a context of `multiprocessing`.
         generator: draws the order and the base seed.
-        prefetch_factor: batches on their way for each worker; 2 unless given.
+        prefetch_factor: batches on their way for each worker. Unless given it begins with 2, and
+            grows, up to 32 and an eighth of the memory there is, while workers would be idle
+            otherwise: where samples take unlike times, or next to none.
         persistent_workers: whether workers live on between epochs.
         pin_memory_device: as in torch.
         in_order: whether batches come in the order of the plan, or as they are completed.
@@ -86,6 +98,20 @@ class DataLoader(TorchDataLoader[T_co]):
         snapshot_every_n_steps: of how many batches one has the state of a sampler or an iterable
             dataset with a `state_dict` of its own kept; None means 1. What lies behind it is read
             again, and passed by, where `load_state_dict` goes on between two.
+        sample_timeout: seconds that one sample may take in a worker; None for any time. When it
+            takes longer, its Python stack is kept, its worker ended, and it counts as a bad sample
+            with the error `SampleTimeout`, for `on_error` to decide on. Of samples that the dataset
+            gives at once (`__getitems__`), the batch has so many times as long, and the one that
+            holds it up is then searched for. A stream cannot go on behind such a sample: it is
+            tried a second time, and then the epoch ends with the error.
+        memory_budget: bytes of shared memory that batches may take, on their way and kept by the
+            program, with the copies that are made of those; None for what the machine, and the
+            limit of its control group, leave. With less than all workers need, some wait until
+            others' batches were handed over; a batch that does not fit beside those that the
+            program keeps, one at least in a loop, raises `MemoryBudgetError`. Needs workers.
+        max_restarts: how many workers that died are replaced in an epoch: at once, or, where many
+            die in a row and no batch comes in between, after up to 5 seconds. One more death
+            raises `WorkerDiedError`; with 0 the first does.
 
     Raises:
         OptionError: an argument cannot be used as given; it is a `ValueError`.
@@ -121,6 +147,9 @@ class DataLoader(TorchDataLoader[T_co]):
         on_error: OnError = "raise",
         max_skipped: int | float | None = 0.01,
         snapshot_every_n_steps: int | None = 1,
+        sample_timeout: float | None = None,
+        memory_budget: int | None = None,
+        max_restarts: int = DEFAULT_MAX_RESTARTS,
     ) -> None:
         ErrorPolicy(on_error, max_skipped)  # Refuses what cannot be one.
         check_arguments(
@@ -136,15 +165,21 @@ class DataLoader(TorchDataLoader[T_co]):
             collate_fn=collate_fn,
             worker_init_fn=worker_init_fn,
         )
+        supervision = Supervision(max_restarts, sample_timeout, memory_budget)
+        supervision.check_workers("num_workers", num_workers)
         if num_workers and isinstance(dataset, IterDataPipe):
             raise OptionError(
                 f"dataset={type(dataset).__name__}(…) is a DataPipe, which only torch's own loader "
                 "divides among its workers; give num_workers=0, or read it in an IterableDataset "
                 "that splits itself by get_worker_info()"
             )
+        self._chooses_prefetch = prefetch_factor is None
         self.seed = seed
         self.on_error = on_error
         self.max_skipped = max_skipped
+        self.sample_timeout = sample_timeout
+        self.memory_budget = memory_budget
+        self.max_restarts = max_restarts
         self.snapshot_every_n_steps = check_count(
             "snapshot_every_n_steps",
             1 if snapshot_every_n_steps is None else snapshot_every_n_steps,
@@ -154,6 +189,7 @@ class DataLoader(TorchDataLoader[T_co]):
         self._workers = Workers()
         self._renewed: weakref.ref[RenewedRun] | None = None
         self._skipped: list[SampleError] = []
+        self._quarantine = Quarantine()
         self._recorder: StatisticsRecorder | None = None
         if batch_sampler is None and batch_size is not None:
             # NumPy's ints are counts too, though torch's samplers do not take them for such.
@@ -268,7 +304,7 @@ class DataLoader(TorchDataLoader[T_co]):
             Plain JSON, save for what a sampler or dataset has returned from a `state_dict` of
             its own. A few kilobytes, for the states of the generators.
         """
-        return self._memory().state(identity_of(self, self._own))
+        return self._memory().state(identity_of(self, self._own), self._quarantine.state())
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Has the next `iter()` go on where another loader was when its `state_dict` was called.
@@ -282,7 +318,11 @@ class DataLoader(TorchDataLoader[T_co]):
         Raises:
             StateError: the state does not fit this loader; the message says what differs.
         """
-        for part in self._memory().load(state_dict, identity_of(self, self._own)):
+        identity = identity_of(self, self._own)
+        quarantine = Quarantine.of_state(check_state(state_dict, identity)["quarantine"])
+        kept = self._memory().load(state_dict, identity)
+        self._quarantine = quarantine
+        for part in kept:
             warnings.warn(
                 f"this state is of a loader that was not told an epoch, and here the "
                 f"{type(part).__name__} was told one by set_epoch(); it keeps that, since it has "
@@ -307,6 +347,7 @@ class DataLoader(TorchDataLoader[T_co]):
             "_renewed": None,
             "_recorder": None,
             "_skipped": [],
+            "_quarantine": Quarantine(self._quarantine),
             "_remembered": self._remembered.copied(),
         }
         return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
@@ -337,9 +378,14 @@ class DataLoader(TorchDataLoader[T_co]):
             on_error=self.on_error,
             max_skipped=self.max_skipped,
             snapshot_every_n_steps=self.snapshot_every_n_steps,
+            sample_timeout=self.sample_timeout,
+            memory_budget=self.memory_budget,
+            max_restarts=self.max_restarts,
             **settings,
         )
         made._is_remade = True
+        made._chooses_prefetch = self._chooses_prefetch
+        made._quarantine = Quarantine(self._quarantine)
         made._remembered.take_over({**memory.copied(), "_loaded": None, "_follows": True})
         return made
 
@@ -348,8 +394,12 @@ class DataLoader(TorchDataLoader[T_co]):
         return OwnSettings(
             self.seed,
             ErrorPolicy(self.on_error, self.max_skipped),
+            Supervision(self.max_restarts, self.sample_timeout, self.memory_budget),
             self.snapshot_every_n_steps,
             keeps_states=self._keeps_states,
+            quarantine=self._quarantine,
+            # An attribute set since is as good as an argument.
+            widens=self._chooses_prefetch and self.prefetch_factor == DEFAULT_PREFETCH,
         )
 
     def _memory(self) -> LoaderMemory:

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard
 
 from penstock.errors import OptionError, SampleError
 
@@ -19,6 +19,13 @@ SampleErrorMode: TypeAlias = Literal["raise", "drop", "ask"]
 # An epoch of unknown length has no total to take a fraction of: the samples read
 # so far stand in for it, and never fewer than this many.
 UNKNOWN_LENGTH_FLOOR_SAMPLES = 1000
+
+# So many deaths of workers in one epoch are a crash loop, whatever their cause.
+DEFAULT_MAX_RESTARTS = 1000
+# What torch makes of `prefetch_factor=None` where there are workers.
+DEFAULT_PREFETCH = 2
+# Less holds no batch: it was meant as a number of megabytes, most likely.
+LEAST_MEMORY_BUDGET_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,73 @@ class ErrorPolicy:
         total = planned if planned is not None else max(read, UNKNOWN_LENGTH_FLOOR_SAMPLES)
         # The product of a fraction may fall a rounding error short of the count that it means.
         return math.floor(self.max_skipped * total + 1e-9)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What workers may take, and how often one is replaced.
+
+    Args:
+        max_restarts: how many workers are replaced in an epoch.
+        sample_timeout: seconds that one sample may take; None: any time.
+        memory_budget: bytes that batches may take; None: what the machine has left.
+
+    Raises:
+        OptionError: a value cannot be used.
+    """
+
+    max_restarts: int = DEFAULT_MAX_RESTARTS
+    sample_timeout: float | None = None
+    memory_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count(
+            "max_restarts",
+            self.max_restarts,
+            least=0,
+            remedy="give how many workers may be replaced in an epoch, 0 or more: with 0 the first "
+            "death is an error, as in torch",
+        )
+        limit = self.sample_timeout
+        if limit is not None and (not is_number(limit) or limit <= 0):
+            raise OptionError(
+                f"sample_timeout={limit!r}: give seconds that one sample may take, a finite number "
+                "above 0, or None for any time"
+            )
+        if self.memory_budget is not None:
+            check_count(
+                "memory_budget",
+                self.memory_budget,
+                least=LEAST_MEMORY_BUDGET_BYTES,
+                remedy="give bytes, such as 8 * 2**30, or None for what the machine has left",
+            )
+
+    def check_workers(self, name: str, workers: int) -> None:
+        """Refuses what only workers can keep to.
+
+        Args:
+            name: the argument that says how many there are, for the message.
+            workers: its value.
+        """
+        if workers:
+            return
+        none = f"and there are none with {name}=0; leave it out, or use workers"
+        if self.sample_timeout is not None:
+            raise OptionError(
+                f"sample_timeout={self.sample_timeout!r} ends the worker of a sample that takes "
+                f"longer, {none}"
+            )
+        if self.memory_budget is not None:
+            raise OptionError(
+                f"memory_budget={self.memory_budget!r} bounds the memory that is shared with "
+                f"workers, {none}"
+            )
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite real number, and not a truth value."""
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def is_slip(answer: object) -> bool:
@@ -182,12 +256,7 @@ def check_arguments(
             remedy="prefetch_factor option should be non-negative, and with 0 a worker would "
             "never begin",
         )
-    if (
-        isinstance(timeout, bool)
-        or not isinstance(timeout, numbers.Real)
-        or not math.isfinite(timeout)
-        or timeout < 0
-    ):
+    if not is_number(timeout) or timeout < 0:
         raise OptionError(
             f"timeout option should be non-negative: timeout={timeout!r}; give seconds, or 0 to "
             "wait for ever"

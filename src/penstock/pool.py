@@ -22,7 +22,15 @@ from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
 from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
-from penstock.options import ErrorPolicy, OnError, check_count, check_dataset, is_slip
+from penstock.options import (
+    DEFAULT_MAX_RESTARTS,
+    ErrorPolicy,
+    OnError,
+    Supervision,
+    check_count,
+    check_dataset,
+    is_slip,
+)
 from penstock.plan import Chunks
 
 T = TypeVar("T")
@@ -58,6 +66,9 @@ def iterate(
     *,
     seed: int = 0,
     multiprocessing_context: str | BaseContext | None = None,
+    sample_timeout: float | None = None,
+    memory_budget: int | None = None,
+    max_restarts: int = DEFAULT_MAX_RESTARTS,
 ) -> SampleIterator:
     """Iterates all samples of a dataset, made by several worker processes.
 
@@ -78,6 +89,11 @@ def iterate(
         seed: what random numbers that the dataset draws follow from; for the same seed each
             sample is the same, with any number of workers.
         multiprocessing_context: the start method, or a context of `multiprocessing`.
+        sample_timeout: seconds that one sample may take in a worker; None for any time. See
+            `penstock.DataLoader`, also for the next two.
+        memory_budget: bytes of shared memory that samples may take; None for what the machine
+            has left.
+        max_restarts: how many workers that died are replaced.
 
     Returns:
         An iterator of `Sample(index, value)` with a length. Dropping it, as `break` does, ends
@@ -103,12 +119,15 @@ def iterate(
     workers = check_count("workers", workers, least=0, remedy="0 makes the samples in this process")
     seed = check_count("seed", seed, least=0, remedy="give a seed of 0 or more")
     policy = ErrorPolicy(_with_index(on_error), max_skipped)
+    supervision = Supervision(max_restarts, sample_timeout, memory_budget)
+    supervision.check_workers("workers", workers)
     context = named_context(multiprocessing_context)
     return SampleIterator(
         _Indexed(dataset, catching=not policy.tolerant),
         workers,
         order == "plan",
         policy,
+        supervision,
         progress,
         seed,
         context,
@@ -124,6 +143,7 @@ class SampleIterator(Iterator[Sample[Any]]):
         workers: int,
         in_order: bool,
         policy: ErrorPolicy,
+        supervision: Supervision,
         progress: bool,
         seed: int,
         context: BaseContext | None,
@@ -131,10 +151,18 @@ class SampleIterator(Iterator[Sample[Any]]):
         began = time.perf_counter()
         self._length = len(dataset)
         mode = "raise" if not policy.tolerant else "ask" if callable(policy.on_error) else "drop"
-        job = Job(dataset, seats=workers, sample_errors=mode, none_is_error=False)  # type: ignore[arg-type]
+        job = Job(
+            dataset,
+            seats=workers,
+            sample_errors=mode,  # type: ignore[arg-type]
+            none_is_error=False,
+            sample_timeout_s=supervision.sample_timeout,
+        )
         engine: Engine
         if workers:
-            engine = ProcessEngine(job, context=context, seed=seed)
+            engine = ProcessEngine(
+                job, context=context, seed=seed, memory_budget=supervision.memory_budget
+            )
             engine.start()
         else:
             engine = InlineEngine(job)
@@ -144,6 +172,7 @@ class SampleIterator(Iterator[Sample[Any]]):
             window=max(1, workers * LEASES_PER_WORKER),
             in_order=in_order,
             policy=policy,
+            max_restarts=supervision.max_restarts,
             planned=self._length,
         )
         plan = Chunks(self._length, size)

@@ -33,7 +33,13 @@ class Workers:
         self._run = weakref.ref(run)
 
     def engine_for(
-        self, loader: TorchDataLoader[Any], seed: int, job: Job, *, anew: bool
+        self,
+        loader: TorchDataLoader[Any],
+        seed: int,
+        job: Job,
+        *,
+        memory_budget: int | None = None,
+        anew: bool,
     ) -> tuple[Engine, Callable[[], None]]:
         """An engine for an epoch.
 
@@ -41,6 +47,7 @@ class Workers:
             loader: whose workers end with it.
             seed: see `ProcessEngine`.
             job: see `ProcessEngine`; workers that live on have theirs already.
+            memory_budget: see `ProcessEngine`; engines that live on keep theirs.
             anew: whether the copies of the dataset in workers that live on are out of date.
 
         Returns:
@@ -60,7 +67,12 @@ class Workers:
                 return self._engine, _nothing
             self._end()
             self._engine = None
-        engine = ProcessEngine(job, context=loader.multiprocessing_context, seed=seed)
+        engine = ProcessEngine(
+            job,
+            context=loader.multiprocessing_context,
+            seed=seed,
+            memory_budget=memory_budget,
+        )
         engine.start()
         if not loader.persistent_workers:
             return engine, engine.crew.close

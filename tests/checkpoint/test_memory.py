@@ -80,7 +80,7 @@ def begin_of(memory: LoaderMemory, draw: Callable[[], object]) -> Any:
 
 
 def state_of(memory: LoaderMemory) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(json.dumps(memory.state(IDENTITY)))
+    state: dict[str, Any] = json.loads(json.dumps(memory.state(IDENTITY, [])))
     return state
 
 
@@ -151,7 +151,7 @@ def test_a_state_that_is_loaded_and_not_taken_up_is_the_loaders_own():
     state["position"]["origin"]["epoch"] = 99
     assert state_of(other) == state_of(memory)
     # Nor is it the loader's when somebody else changes it.
-    other.state(IDENTITY)["position"]["origin"]["epoch"] = 99
+    other.state(IDENTITY, [])["position"]["origin"]["epoch"] = 99
     assert state_of(other) == state_of(memory)
 
 

@@ -51,7 +51,7 @@ def state_of(identity: Identity = IDENTITY, *, under_way: bool = True) -> dict[s
     progress = Progress()
     progress.add([Mark(0, read=2), Mark(2, read=2)])
     position = {"origin": beginning(), "progress": progress.to_state()} if under_way else None
-    return make_state(identity, **beginning(), position=position)
+    return make_state(identity, **beginning(), position=position, quarantine=[])
 
 
 @pytest.mark.parametrize("under_way", [True, False], ids=["within-an-epoch", "between-epochs"])

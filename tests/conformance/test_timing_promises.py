@@ -41,8 +41,11 @@ def test_what_is_asked_for_ahead_is_what_was_promised(
 def test_each_worker_has_two_batches_ahead_by_default(loader_class: Any) -> None:
     sampler = Recorded(None)
     batches = iter(loader_class(Numbers(), batch_size=3, sampler=sampler, num_workers=2))
+    assert len(sampler.asked) == 3 * 4
     next(batches)
-    assert len(sampler.asked) == 3 * 5
+    # Penstock asks for more where workers would be idle otherwise, as they may be by now.
+    asked = len(sampler.asked)
+    assert asked == 3 * 5 or (asked > 3 * 5 and not is_torchs(loader_class))
 
 
 def test_without_workers_a_batch_is_made_when_it_is_asked_for(loader_class: Any) -> None:

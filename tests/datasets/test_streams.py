@@ -27,7 +27,7 @@ class Blank:
 def unread(monkeypatch):
     """Make streams hand over their transform instead of pictures."""
     monkeypatch.setattr(
-        "penstock.datasets.streams.load", lambda path, mode, transform: transform or Blank
+        "penstock.datasets.streams.load", lambda path, mode, transform, decoder: transform or Blank
     )
 
 

@@ -6,15 +6,17 @@ import traceback
 
 import pytest
 
+from penstock.certificate import DeathCertificate
 from penstock.engines.failure import (
     describe,
+    describe_made,
     end_or_raise,
     exception_for,
     revive,
     sample_error,
     to_raise,
 )
-from penstock.errors import SampleError
+from penstock.errors import SampleError, SampleKilledWorker
 
 
 class NeedsTwo(Exception):
@@ -312,6 +314,28 @@ def test_a_failure_of_a_whole_batch_keeps_type_text_and_worker(error):
 def test_in_the_training_process_no_worker_is_named():
     assert "worker" not in str(raised_for_sample(ValueError("bad")))
     assert "worker" not in str(to_raise(caught(ValueError("bad"))))
+
+
+def for_the_sample(failure):
+    return exception_for(sample_error(failure))
+
+
+@pytest.mark.parametrize("raised_by", [to_raise, for_the_sample])
+def test_an_error_that_nobody_raised_says_what_it_says_and_nothing_twice(raised_by):
+    certificate = DeathCertificate(1, 4711, -11, index=3, source="3.jpg", stack="in decode")
+    made = SampleKilledWorker("worker 1 was killed by SIGSEGV", certificate)
+    raised = raised_by(travelled(describe_made(made, index=3, source="3.jpg", seat=1)))
+    assert type(raised) is SampleKilledWorker
+    assert raised.certificate == certificate
+    assert str(raised) == str(made)
+    assert told(raised).count("in decode") == 1
+    assert "Original traceback" not in told(raised)
+    record = raised.__cause__
+    assert isinstance(record, SampleError)
+    assert (record.index, record.source, record.worker) == (3, "3.jpg", 1)
+    assert type(record.cause) is SampleKilledWorker
+    # A cycle would keep alive whatever the exception was raised through.
+    assert record.cause is not raised
 
 
 def test_reviving_never_raises():

@@ -3,14 +3,19 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
-from multiprocessing import spawn
+from multiprocessing import forkserver, spawn
 
 import pytest
 
 from penstock.engines import launch
-from penstock.engines.launch import choose_context, start_method, start_process
+from penstock.engines.launch import (
+    choose_context,
+    start_method,
+    start_process,
+)
 from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Done, EpochStart
 from penstock.errors import SerializationError, WorkerStartError
@@ -148,19 +153,124 @@ def test_the_main_module_is_put_back_after_an_error():
     assert not launch._main_lock.locked()
 
 
+def exit_code_of_forked(what):
+    """That of a forked child, which is 0 if the function returns True there."""
+    child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(30)
+            os._exit(0 if what() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_child_that_another_thread_forks_meanwhile_can_start_processes():
+    original = spawn.get_preparation_data
+    codes = []
+
+    def is_put_back():
+        with launch._without_main():
+            pass
+        return spawn.get_preparation_data is original
+
+    with launch._without_main():
+        forking = threading.Thread(target=lambda: codes.append(exit_code_of_forked(is_put_back)))
+        forking.start()
+        forking.join()
+    assert codes == [0]
+
+
 @pytest.mark.usefixtures("no_leaks")
-@pytest.mark.parametrize("needs_main", [False, True])
-def test_arguments_that_cannot_be_sent_are_an_error_that_leaves_nothing_behind(
-    start_method, needs_main
-):
+def test_a_forked_child_has_a_fork_server_of_its_own():
+    context = multiprocessing.get_context("forkserver")
+
+    def leaves_with_five():
+        launch.warm_up(context)
+        process = start_process(context, leave_with_five, (), name="x")
+        process.join(30)
+        code = process.exitcode
+        forkserver._forkserver._stop()
+        return code == 5
+
+    launch.warm_up(context)
+    server = forkserver._forkserver._forkserver_pid
+    assert exit_code_of_forked(leaves_with_five) == 0
+    # That of the parent goes on.
+    launch.warm_up(context)
+    assert forkserver._forkserver._forkserver_pid == server
+
+
+def leave_with_five():
+    os._exit(5)
+
+
+def test_ctrl_c_that_another_thread_was_sent_leaves_nothing_held_back(monkeypatch):
+    mask = signal.pthread_sigmask
+
+    def interrupted(how, signals):
+        before = mask(how, signals)
+        if how == signal.SIG_BLOCK and signals:
+            raise KeyboardInterrupt
+        return before
+
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    with pytest.raises(KeyboardInterrupt), launch.interrupts_held("fork"):
+        pass
+    assert signal.SIGINT not in mask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_arguments_that_cannot_be_sent_are_an_error_that_leaves_nothing_behind(start_method):
     if start_method == "fork":
         pytest.skip("everything is inherited")
     original = spawn.get_preparation_data
     context = multiprocessing.get_context(start_method)
     with pytest.raises(SerializationError, match="cannot be sent to a worker"):
-        start_process(context, print, (threading.Lock(),), name="x", needs_main=needs_main)
+        start_process(context, print, (threading.Lock(),), name="x")
     assert spawn.get_preparation_data is original
     assert not launch._main_lock.locked()
+
+
+class Unreadable:
+    def __init__(self, error):
+        self.error = error
+
+    def __getstate__(self):
+        raise self.error
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file", "/data/index"),
+        EOFError("it is short"),
+        ConnectionResetError("it is gone"),
+        KeyError("its name"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_arguments_is_not_taken_for_the_systems(start_method, error):
+    if start_method == "fork":
+        pytest.skip("everything is inherited")
+    context = multiprocessing.get_context(start_method)
+    with pytest.raises(SerializationError, match="cannot be sent to a worker: ") as caught:
+        start_process(context, print, (Unreadable(error),), name="x")
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_fork_that_the_system_refuses_leaves_no_descriptor_behind(monkeypatch):
+    def refuse():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    context = multiprocessing.get_context("fork")
+    for _ in range(3):
+        with pytest.raises(WorkerStartError, match=r"temporarily unavailable.*use fewer workers"):
+            start_process(context, print, (), name="x")
 
 
 def test_a_process_that_the_system_will_not_start_is_an_error_with_the_remedy(monkeypatch):
@@ -170,8 +280,8 @@ def test_a_process_that_the_system_will_not_start_is_an_error_with_the_remedy(mo
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(context.Process, "start", refuse)
-    with pytest.raises(WorkerStartError, match=r"temporarily unavailable.*lower num_workers"):
-        start_process(context, print, (), name="x", needs_main=False)
+    with pytest.raises(WorkerStartError, match=r"temporarily unavailable.*use fewer workers"):
+        start_process(context, print, (), name="x")
 
 
 def report_state(connection):
@@ -184,7 +294,7 @@ def test_a_worker_may_start_processes_of_its_own(start_method):
     # A forked child inherits every lock as it is, and one that is held it would wait for for ever.
     context = multiprocessing.get_context(start_method)
     reader, writer = context.Pipe(duplex=False)
-    process = start_process(context, report_state, (writer,), name="x", needs_main=False)
+    process = start_process(context, report_state, (writer,), name="x")
     writer.close()
     assert reader.poll(30)
     assert reader.recv() == (False, spawn.get_preparation_data.__module__)

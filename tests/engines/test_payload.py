@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from penstock.engines.payload import Payload, find_culprit, load_payload
+from penstock.engines.payload import Payload, load_payload
 from penstock.errors import SerializationError
+from penstock.transport.codec import find_culprit
 
 
 class Reader:

@@ -19,8 +19,17 @@ import pytest
 import torch
 
 from penstock.engines.process import HELD_SLOTS, ProcessEngine
-from penstock.engines.protocol import Died, Done, EpochStart, Failed, Started, StartFailed, Withheld
-from penstock.errors import SerializationError
+from penstock.engines.protocol import (
+    Cramped,
+    Died,
+    Done,
+    EpochStart,
+    Failed,
+    Started,
+    StartFailed,
+    Withheld,
+)
+from penstock.errors import ClosedError, SerializationError, WorkerStartError
 from penstock.schedule import Fill
 from tests.engines.driving import TIMEOUT_S, job_of, lease, poll_for, poll_until
 
@@ -107,11 +116,12 @@ def make(no_leaks, start_method):
     """Makes engines with one start method, and closes them."""
     engines = []
 
-    def make(dataset, *, start=True, portable=False, **settings):
+    def make(dataset, *, start=True, portable=False, memory_budget=None, **settings):
         engine = ProcessEngine(
             job_of(dataset, **settings),
             context=multiprocessing.get_context(start_method),
             portable=portable,
+            memory_budget=memory_budget,
         )
         engines.append(engine)
         if start:
@@ -265,7 +275,7 @@ def test_a_worker_that_is_killed_is_reported_with_the_signal(make, start_method,
     os.kill(victim, number)
     (died,) = poll_for(engine, Died)
     assert died.seat == 1
-    assert died.cause.startswith(f"worker 1 (pid {victim}) was killed by {number.name}")
+    assert died.certificate.what.startswith(f"worker 1 (pid {victim}) was killed by {number.name}")
     engine.submit(lease(0, [5]))
     assert [done.result.open().value.tolist() for done in poll_for(engine, Done)] == [[5]]
 
@@ -279,7 +289,7 @@ def test_a_worker_that_leaves_is_reported_with_its_exit_code(make):
     # What it had finished counts.
     assert [event.batch for event in before if isinstance(event, Done)] == [0]
     assert isinstance(died, Died)
-    assert died.cause.endswith("ended with exit code 3")
+    assert died.certificate.what.endswith("ended with exit code 3")
 
 
 def test_a_restarted_worker_knows_the_epoch_and_takes_leases(make):
@@ -500,7 +510,7 @@ def test_a_start_that_fails_in_worker_init_fn_says_why(make):
 def test_a_worker_that_dies_before_it_is_ready_is_reported(make):
     engine = make(Small(), worker_init_fn=die_in_worker)
     (died,) = poll_for(engine, Died)
-    assert "exit code 5" in died.cause
+    assert "exit code 5" in died.certificate.what
 
 
 def test_a_dataset_that_cannot_travel_names_the_attribute(make, start_method):
@@ -659,3 +669,148 @@ def test_a_program_without_a_guard_runs_once_with_classes_of_its_own(tmp_path, s
         out, err = program.communicate(timeout=TIMEOUT_S)
     assert program.returncode == 0, err
     assert out.splitlines() == ["main runs", str(list(range(100, 110)))]
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize(
+    "step", ["penstock.engines.process.Journal", "penstock.transport.arena.claim"]
+)
+def test_an_engine_that_cannot_be_made_leaves_no_descriptor_behind(monkeypatch, step):
+    def refuse(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(step, refuse)
+    with pytest.raises(WorkerStartError, match="Too many"):
+        ProcessEngine(job_of([1]))
+
+
+def test_ctrl_c_while_replies_are_read_loses_no_slot(make, monkeypatch):
+    engine = make(Numbers())
+
+    def interrupted(number):
+        engine.begin_epoch(EpochStart(number))
+        engine.submit(lease(0, [1]))
+        engine.flush()
+        read = engine._read
+
+        def read_and_stop(seat, frame, events):
+            read(seat, frame, events)
+            if any(isinstance(event, Done) for event in events):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "_read", read_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                poll_until(engine, lambda _: False)
+        return engine.arena.capacity_bytes
+
+    first = interrupted(0)
+    assert first > 0
+    assert [interrupted(number) for number in range(1, 8)] == [first] * 7
+
+
+def answered(engine, batch):
+    """The result of a batch that is made now."""
+    engine.submit(lease(batch, [batch]))
+    (done,) = poll_for(engine, Done)
+    return done.result
+
+
+def test_results_that_nobody_has_come_for_give_their_slots_back_in_the_next_epoch(make):
+    engine = make(Numbers())
+    kept = answered(engine, 1).open().value
+    for number in range(2, 12):
+        # Ctrl-C where somebody has taken it, to open it or give it up.
+        answered(engine, number)
+        engine.begin_epoch(EpochStart(number))
+    assert len(engine.arena._slots) == 2
+    assert kept.unique().tolist() == [1]
+
+
+def test_a_result_that_is_discarded_twice_gives_its_slot_back_once(make):
+    engine = make(Numbers())
+    result = answered(engine, 1)
+    result.discard()
+    result.discard()
+    first, second = (answered(engine, number).open().value for number in (2, 3))
+    assert (first.unique().item(), second.unique().item()) == (2, 3)
+
+
+def test_a_result_of_an_epoch_before_has_no_slot_any_more(make):
+    engine = make(Numbers())
+    late = [answered(engine, number) for number in (1, 2)]
+    engine.begin_epoch(EpochStart(2))
+    kept = [answered(engine, number).open().value for number in (3, 4)]
+    late[0].discard()
+    with pytest.raises(ClosedError):
+        late[1].open()
+    kept += [answered(engine, number).open().value for number in (5, 6)]
+    assert [value.unique().tolist() for value in kept] == [[3], [4], [5], [6]]
+
+
+def test_answers_that_were_read_and_not_dealt_with_give_their_slots_back(make, monkeypatch):
+    engine = make(Numbers())
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    # The first that it says is that it is ready.
+    answered(engine, 1).discard()
+    for number in range(2, 12):
+        engine.begin_epoch(EpochStart(number))
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "_read", interrupt)
+            engine.submit(lease(0, [1]))
+            with pytest.raises(KeyboardInterrupt):
+                poll_until(engine, lambda _: False)
+        answered(engine, 1).discard()
+    # One that is lost, until an answer in a later epoch shows it, and one that is in use.
+    assert len(engine.arena._slots) <= 3
+
+
+def test_a_slot_that_a_worker_may_write_to_stays_with_it_in_the_next_epoch(make, waits):
+    engine = make(waits)
+    engine.submit(lease(0, [13]))
+    engine.flush()
+    assert waits.begun.recv_bytes() == b"begun"
+    (lent,) = (slot for slot, _ in engine._seats[0].lent.values())
+    engine.begin_epoch(EpochStart(2))
+    assert engine.arena.acquire(0)[0] != lent
+    waits.go_on.send_bytes(b"go on")
+
+
+def test_that_nobody_can_go_on_is_told_once_in_one_report(make, monkeypatch):
+    engine = make(Small(), start=False)
+    stuck = Cramped(lease(0, [1]), 1)
+    monkeypatch.setattr(engine._room, "stuck", lambda: stuck)
+    for _ in range(2):
+        events = []
+        # For each request that is read, and before anybody waits.
+        engine._give_room(events)
+        engine._give_room(events)
+        assert events == [stuck]
+
+
+def test_taking_back_what_a_worker_had_that_is_gone_does_not_hide_that_the_next_is_stuck(make):
+    engine = make(Numbers(), memory_budget=6 * LARGE)
+    kept = answered(engine, 0)
+    engine.submit(lease(1, [1]))
+    poll_for(engine, Cramped)
+    os.kill(engine.pids()[0], signal.SIGKILL)
+    poll_for(engine, Died)
+    # As for a report of before its death.
+    engine.recall(lease(1, [1]))
+    engine.restart(0)
+    engine.submit(lease(1, [1], attempt=1))
+    (stuck,) = poll_for(engine, Cramped)
+    assert stuck.lease.attempt == 1
+    kept.discard()
+
+
+def test_a_look_at_the_state_in_a_batch_does_not_count_it_as_kept(make):
+    engine = make(Numbers())
+    results = [answered(engine, number) for number in range(HELD_SLOTS + 1)]
+    assert [result.snapshot() for result in results] == [None] * len(results)
+    assert engine.arena.lent == 0
+    batches = [result.open().value.unique().tolist() for result in results]
+    assert batches == [[number] for number in range(len(results))]

@@ -235,6 +235,13 @@ def test_looking_ahead_draws_and_loses_nothing():
     assert [given.take(), given.take(), given.take()] == [([1], None), ([2], None), None]
 
 
+def test_what_was_read_ahead_and_not_asked_for_is_not_consumed():
+    given = GivenBatches([iter([1, 2]), iter([3])], batched=True)
+    given.look_ahead()
+    assert given.peek(0) == []
+    assert [given.take(), given.take()] == [([1, 2], None), ([3], None)]
+
+
 def test_a_samplers_state_is_kept_behind_every_so_many_batches():
     place = []
 

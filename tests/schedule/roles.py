@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.plan import GivenBatches, RefillingBatches
-from penstock.schedule import Fill, Issue, Lease, Scheduler
+from penstock.schedule import Fill, Issue, Lease, Scheduler, Window
 from tests.schedule.simulation import sample_error
 
 DROP = Fill("drop")
 
 
-def schedule(plan: Any, *, seats: int = 1, window: int = 4, **options: Any) -> Scheduler[str]:
+def schedule(
+    plan: Any, *, seats: int = 1, window: int | Window = 4, **options: Any
+) -> Scheduler[str]:
     """A scheduler with its workers, and the first leases lent."""
+    if isinstance(window, int):
+        window = Window(window)
     scheduler: Scheduler[str] = Scheduler(plan, window=window, **options)
     for seat in range(seats):
         scheduler.add_worker(seat)
@@ -35,6 +39,11 @@ def issued(scheduler: Scheduler[str]) -> list[Lease]:
     leases = [command.lease for command in commands if isinstance(command, Issue)]
     assert len(leases) == len(commands)
     return leases
+
+
+def lent(scheduler: Scheduler[str]) -> list[int]:
+    """The batches that are lent now and were not before."""
+    return [lease.batch for lease in issued(scheduler)]
 
 
 def seats_of(scheduler: Scheduler[str]) -> list[int]:

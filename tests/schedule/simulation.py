@@ -6,6 +6,7 @@ Samples are ints. `Scenario.fates` says what becomes of some of them:
     value   cannot be made; the policy puts another value in its place
     raise   cannot be made; the policy gives its batch up
     break   can be made, and no batch can be collated with it
+    kill    ends whoever makes it; the policy leaves it out
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 
 from penstock.errors import SampleError
 from penstock.plan import GivenBatches, RefillingBatches, StreamTurns
-from penstock.schedule import Fill, Lease
+from penstock.schedule import Death, Fill, Lease
 
 _UNMAKEABLE = frozenset({"skip", "value", "raise"})
+_BAD = _UNMAKEABLE | {"kill"}
 _DROPPED = "dropped"
 
 
@@ -31,10 +33,13 @@ class Scenario:
     seats: int
     window: int
     in_order: bool
+    widens: bool = False
     drop_last: bool = False
     asks: bool = True
     plan_raises: bool = False
     fates: Mapping[int, str] = field(default_factory=dict)
+    tells_place: bool = True
+    dies_by: str = "a crash"
 
     def chunk(self, number: int, stream: int | None = None) -> list[int]:
         """A batch of the plan, or of one stream of it, as it is before anything goes wrong."""
@@ -112,6 +117,8 @@ class _Task:
     attempt: int
     places: list[object]
     unmade: list[int]
+    probe: tuple[int, ...] = ()
+    set_aside: list[int] = field(default_factory=list)
 
     def put(self, fills: Mapping[int, Fill]) -> None:
         for place, fill in fills.items():
@@ -120,6 +127,8 @@ class _Task:
                 self.unmade.remove(place)
             if fill.kind == "index":
                 self.unmade.append(place)
+            if fill.kind == "bad":
+                self.set_aside.append(place)
 
 
 class SimulatedWorker:
@@ -136,6 +145,7 @@ class SimulatedWorker:
         self._scenario = scenario
         self._is_stream = scenario.kind == "streams"
         self._position = position
+        self.alive = True
         self._todo: deque[_Task] = deque()
         self._held: dict[tuple[int, int], _Task] = {}
 
@@ -146,7 +156,28 @@ class SimulatedWorker:
     @property
     def can_work(self) -> bool:
         # A stream's next batch begins where the one that is held ends.
-        return bool(self._todo) and not (self._is_stream and self._held)
+        return self.alive and bool(self._todo) and not (self._is_stream and self._held)
+
+    def death(self) -> Death:
+        """What is known of this worker's death, if it is killed from outside and tells all."""
+        if not self._todo:
+            return Death(idle=True)
+        task = self._todo[0]
+        return Death((task.batch, task.attempt))
+
+    def dies_of(self) -> Death | None:
+        """How it dies of what it does next, if it does."""
+        task = self._todo[0]
+        for place in task.probe or task.unmade:
+            if _fate(self._scenario.fates, task.places[place]) == "kill":
+                known = place if self._scenario.tells_place else None
+                return replace(
+                    self.death(),
+                    place=known,
+                    by_itself=self._scenario.dies_by == "a crash",
+                    of_memory=self._scenario.dies_by == "memory",
+                )
+        return None
 
     def submit(self, lease: Lease) -> None:
         ids: list[Any] = list(lease.indices)
@@ -155,7 +186,7 @@ class SimulatedWorker:
             assert ids == in_turn, "a stream is read from its beginning to its end"
             self._position += 1
             ids = list(self._scenario.chunk(ids[1], self.seat))
-        task = _Task(lease.batch, lease.attempt, ids, list(range(len(ids))))
+        task = _Task(lease.batch, lease.attempt, ids, list(range(len(ids))), lease.probe)
         task.put(lease.fills)
         self._todo.append(task)
 
@@ -167,7 +198,11 @@ class SimulatedWorker:
     def recall(self, lease: Lease) -> None:
         key = lease.batch, lease.attempt
         self._held.pop(key, None)
-        self._todo = deque(task for task in self._todo if (task.batch, task.attempt) != key)
+        kept = deque(task for task in self._todo if (task.batch, task.attempt) != key)
+        if self._is_stream and len(kept) < len(self._todo):
+            # It was not begun: the stream goes on with it.
+            self._position = min(self._position, lease.indices[1])
+        self._todo = kept
 
     def held_contents(self, batch: int) -> list[object]:
         """What is in the places of a held batch, the bad samples too."""
@@ -182,11 +217,14 @@ class SimulatedWorker:
 
     def _make(self, task: _Task) -> tuple[str, Any]:
         fates = self._scenario.fates
+        if task.probe:
+            return "probed", None
         if not task.places:
             return "emptied", None
         bad = [place for place in task.unmade if _fate(fates, task.places[place]) in _UNMAKEABLE]
+        bad = sorted([*bad, *task.set_aside])
         if bad and self._scenario.asks:
-            task.unmade = []
+            task.unmade, task.set_aside = [], []
             self._held[task.batch, task.attempt] = task
             return "withheld", [(place, sample_error(task.places[place])) for place in bad]
         skipped: list[Any] = [task.places[place] for place in bad]
@@ -246,7 +284,7 @@ def _settle(scenario: Scenario, chunk: Sequence[int], pool: deque[int], expected
     places: dict[int, object] = dict(enumerate(chunk))
     skipped: list[Any] = []
     new = list(places)
-    while bad := [place for place in new if _fate(fates, places[place]) in _UNMAKEABLE]:
+    while bad := [place for place in new if _fate(fates, places[place]) in _BAD]:
         new = []
         if asks and any(_fate(fates, places[place]) == "raise" for place in bad):
             expected.skipped += skipped

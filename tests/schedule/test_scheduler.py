@@ -3,6 +3,9 @@
 Hypothesis plays the workers, the pipes and the training loop, a step at a time and in any
 order. Whatever happens, each planned sample is delivered once or skipped once, no result is lost or
 used twice, and what is delivered in order is what one worker without any trouble would give.
+Samples that end whoever makes them are found, and skipped like other bad ones. Memory runs short at
+any moment: the window is narrowed, what has arrived is given up for a batch that has no room, and
+what a worker was killed at for memory is made again while nothing else is.
 
 It fails when the comparison of attempts in `Scheduler._live` is removed, and so it does for that
 of the seats, and for that of the state.
@@ -11,6 +14,7 @@ of the seats, and for that of the state.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -19,7 +23,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from penstock.errors import SampleError
 from penstock.plan import StreamTurns
-from penstock.schedule import Amend, Discard, Fill, Issue, Recall, Scheduler
+from penstock.schedule import (
+    Amend,
+    Death,
+    Discard,
+    Fill,
+    Inquest,
+    Issue,
+    Recall,
+    Rewind,
+    Scheduler,
+    Window,
+)
+from penstock.schedule.batch import OVER
+from penstock.schedule.hunt import DEATHS_BY_OTHERS
 from tests.schedule.simulation import (
     BatchBug,
     Reply,
@@ -39,18 +56,25 @@ MOST_TURNS = 300
 def scenarios(draw):
     kind = draw(st.sampled_from(["refilling", "refilling", "given", "streams"]))
     samples = draw(st.integers(0, 20))
-    fates = st.sampled_from(["skip", "skip", "skip", "value", "raise", "break"])
+    fates = ["skip", "skip", "skip", "value", "raise", "break"]
+    if kind != "streams":
+        fates += ["kill", "kill"]
     return Scenario(
         kind=kind,
         samples=samples,
         batch_size=draw(st.integers(1, 4)),
         seats=draw(st.integers(1, 3)),
         window=draw(st.integers(1, 6)),
+        widens=draw(st.booleans()),
         in_order=draw(st.booleans()),
         drop_last=kind == "refilling" and draw(st.booleans()),
         asks=kind == "refilling" or draw(st.booleans()),
         plan_raises=kind == "given" and draw(st.booleans()),
-        fates=draw(st.dictionaries(st.integers(0, max(0, samples - 1)), fates, max_size=8)),
+        fates=draw(
+            st.dictionaries(st.integers(0, max(0, samples - 1)), st.sampled_from(fates), max_size=8)
+        ),
+        tells_place=draw(st.booleans()),
+        dies_by=draw(st.sampled_from(["a crash", "a signal", "memory"])),
     )
 
 
@@ -70,12 +94,18 @@ class Epoch(RuleBasedStateMachine):
         self.expected = run_sequentially(scenario)
         self.plan = scenario.make_plan()
         refilling = scenario.kind == "refilling"
+        self.lending = Window(scenario.window, workers=scenario.seats * scenario.widens)
         self.scheduler: Scheduler[SimulatedResult] = Scheduler(
             self.plan,
-            window=scenario.window,
+            window=self.lending,
             in_order=scenario.in_order,
             donors=self.plan if refilling else None,
+            inquest=Inquest(killed=None if scenario.kind == "streams" else lambda index: index),
         )
+        self.accused: Counter = Counter()
+        self.window = self.widest = scenario.window
+        # Batches that workers were killed at for memory.
+        self.alone: set[int] = set()
         self.workers: dict[int, SimulatedWorker] = {}
         self.given_up: list[SimulatedWorker] = []
         self.mail: list[Reply] = []
@@ -88,6 +118,8 @@ class Epoch(RuleBasedStateMachine):
         self.arrived: dict[int, object] = {}
         self.undelivered: set[int] = set()
         self.left_out = 0
+        # Where in which stream batches are.
+        self.places: dict[int, Any] = {}
         self.settled_of_stream: Counter = Counter()
         self.numbers: list[int] = []
         self.deliveries: list[tuple[Any, ...]] = []
@@ -151,6 +183,57 @@ class Epoch(RuleBasedStateMachine):
         for _ in range(2):
             self.deliver()
 
+    @rule(quick=st.booleans())
+    @precondition(lambda self: self.scenario.widens)
+    def want_more(self, quick):
+        """The loop waits, or batches come quickly."""
+        if quick:
+            self.lending.note_done(0.0, 0)
+        else:
+            self.scheduler.note_wait()
+        self.window = self.lending.size
+        self.widest = max(self.widest, self.window)
+        self.scheduler.fill()
+        self.carry_out()
+
+    @rule(window=st.integers(0, 6))
+    def narrow(self, window):
+        """Only so many batches fit in memory."""
+        self.scheduler.narrow(window)
+        self.window = min(self.window, max(1, window))
+
+    @rule(pick=picks, enough=st.booleans())
+    @precondition(lambda self: self.in_work)
+    def make_room(self, pick, enough):
+        """A batch does not fit in memory beside what is not handed over before it."""
+        if self.scheduler.deliverable or self.scheduler.open_batch() is not None:
+            return
+        is_stream = self.scenario.kind == "streams"
+        cramped = self.in_work
+        if is_stream:
+            # Of what a stream's worker was lent, the first has been begun. Who waits for room has
+            # been heard to the last word.
+            cramped = self.begun
+            if not cramped or any(reply.seat in self.workers for reply in self.mail):
+                return
+        batch = following = cramped[pick % len(cramped)]
+        given_up = set(self.live)
+        if self.scenario.in_order:
+            # One of a stream whose worker is not there was not lent yet.
+            following = min(self.scheduler._batches)
+            given_up |= {n for n, body in self.arrived.items() if isinstance(body, SimulatedResult)}
+        given_up.discard(following)
+        assert self.scheduler.make_room(batch, are_streams=is_stream) == bool(given_up)
+        self.carry_out()
+        if given_up:
+            self.alone.add(following)
+        if is_stream and not enough:
+            # What was not begun was given up first.
+            self.scheduler.make_room(batch, are_streams=is_stream)
+            self.carry_out()
+        if not (is_stream and enough):
+            assert not given_up & (set(self.arrived) | set(self.live))
+
     # The workers' part.
 
     @rule(pick=picks)
@@ -180,21 +263,50 @@ class Epoch(RuleBasedStateMachine):
             self.note(copy)
             self.receive(copy)
 
-    @rule(pick=picks, goes_on=st.booleans())
+    @rule(pick=picks, goes_on=st.booleans(), tells=st.sampled_from(["", "where", "of memory"]))
     @precondition(lambda self: self.workers)
-    def die(self, pick, goes_on):
+    def die(self, pick, goes_on, tells):
         """A worker is given up; what it sent, or still sends, arrives later."""
         seat = sorted(self.workers)[pick % len(self.workers)]
-        worker = self.workers.pop(seat)
+        worker = self.workers[seat]
+        death = worker.death() if tells else Death()
+        if tells == "of memory":
+            # It is certified behind all that the worker has sent: what comes before in its stream
+            # is over then.
+            heard = not any(reply.seat == seat for reply in self.mail)
+            death = replace(death, of_memory=worker.can_work and heard)
+        held = {batch for batch, (_, lent_to) in self.live.items() if lent_to == seat}
+        oldest = next((batch for batch in self.live if batch in held - self.open), None)
+        if tells:
+            oldest = death.lease[0] if death.lease is not None else None
+            known = self.live.get(oldest) == (death.lease and death.lease[1], seat)
+            oldest = oldest if known and oldest not in self.open else None
+        if not self.may_die_at(oldest):
+            return
         if goes_on:
             self.given_up.append(worker)
-        held = {batch for batch, (_, lent_to) in self.live.items() if lent_to == seat}
-        suspect = self.scheduler.remove_worker(seat)
-        oldest = next((batch for batch in self.live if batch in held - self.open), None)
+        suspect = self.bury(seat, death)
         assert (suspect.batch if suspect is not None else None) == oldest
+
+    def may_die_at(self, batch):
+        """An innocent sample is not killed at twice, alone: whoever sees that, finds it guilty."""
+        lease = self.scheduler.lease(batch) if batch is not None else None
+        if lease is None or len(lease.probe) != 1:
+            return True
+        sample = lease.index_at(lease.probe[0])
+        self.accused[sample] += 1
+        return self.accused[sample] < DEATHS_BY_OTHERS or self.scenario.fates.get(sample) == "kill"
+
+    def bury(self, seat, death):
+        del self.workers[seat]
+        held = {batch for batch, (_, lent_to) in self.live.items() if lent_to == seat}
         for batch in held:
             del self.live[batch]
         self.open -= held
+        suspect = self.scheduler.remove_worker(seat, death)
+        if suspect is not None and death.of_memory:
+            self.alone.add(suspect.batch)
+        return suspect
 
     @rule(pick=picks)
     @precondition(lambda self: self.absent)
@@ -205,7 +317,12 @@ class Epoch(RuleBasedStateMachine):
 
     @invariant()
     def the_window_is_not_exceeded(self):
-        assert len(self.undelivered) <= self.scenario.window
+        assert len(self.undelivered) <= self.widest
+
+    @invariant()
+    def what_is_ready_is_counted(self):
+        batches = self.scheduler._batches.values()
+        assert self.scheduler.ready == sum(batch.state in OVER for batch in batches)
 
     @invariant()
     def batches_in_order_ascend(self):
@@ -279,6 +396,23 @@ class Epoch(RuleBasedStateMachine):
         return [worker for worker in everyone if worker.can_work]
 
     @property
+    def in_work(self) -> list[int]:
+        """Batches that are with a worker which does not wait for an answer."""
+        return sorted(set(self.live) - self.open)
+
+    @property
+    def may_be_worked_on(self) -> list[int]:
+        """Those of them that do not wait behind another one of their stream for its answer."""
+        waiting = {self.live[batch][1] for batch in self.open if self.scenario.kind == "streams"}
+        return [batch for batch in self.in_work if self.live[batch][1] not in waiting]
+
+    @property
+    def begun(self) -> list[int]:
+        """Batches that workers work on."""
+        heads = [worker.death().lease for worker in self.workers.values() if worker.can_work]
+        return sorted(head[0] for head in heads if head is not None)
+
+    @property
     def absent(self) -> list[int]:
         return [seat for seat in range(self.scenario.seats) if seat not in self.workers]
 
@@ -295,7 +429,13 @@ class Epoch(RuleBasedStateMachine):
         self.scheduler.add_worker(seat)
 
     def send(self, worker):
-        self.post(worker.work())
+        death = worker.dies_of()
+        if death is None:
+            self.post(worker.work())
+            return
+        worker.alive = False
+        if self.workers.get(worker.seat) is worker:
+            self.bury(worker.seat, death)
 
     def post(self, reply):
         self.note(reply)
@@ -314,6 +454,8 @@ class Epoch(RuleBasedStateMachine):
                 reply.body.use("discarded, for it does not count")
         elif reply.kind == "withheld":
             self.open.add(reply.batch)
+        elif reply.kind == "probed":
+            del self.live[reply.batch]
         else:
             self.settled_of_stream[reply.seat] += 1
             del self.live[reply.batch]
@@ -330,6 +472,8 @@ class Epoch(RuleBasedStateMachine):
             return self.scheduler.failed(*where, reply.body)
         if reply.kind == "withheld":
             return self.scheduler.withheld(*where, reply.body)
+        if reply.kind == "probed":
+            return self.scheduler.probed(*where)
         if where[0] in self.scenario.streams and isinstance(self.plan, StreamTurns):
             self.plan.end_stream(reply.seat)
         return self.scheduler.emptied(*where)
@@ -361,6 +505,9 @@ class Epoch(RuleBasedStateMachine):
 
     def carry_out(self):
         for command in self.scheduler.commands():
+            if isinstance(command, Rewind):
+                self.rewind(command.seat)
+                continue
             if isinstance(command, Discard):
                 command.result.use("discarded on command")
                 self.arrived = {
@@ -375,7 +522,10 @@ class Epoch(RuleBasedStateMachine):
             if isinstance(command, Issue):
                 assert key not in self.issued, "an attempt is issued once"
                 assert lease.batch not in self.live, "a batch is with one worker"
+                self.check_memory(lease.batch)
                 self.issued.add(key)
+                if self.scenario.kind == "streams":
+                    self.places[lease.batch] = lease.indices
                 self.live[lease.batch] = lease.attempt, lease.seat
                 self.undelivered.add(lease.batch)
                 # A batch that failed, and was robbed behind the frontier, is tried once more.
@@ -397,11 +547,38 @@ class Epoch(RuleBasedStateMachine):
                 self.open.discard(lease.batch)
                 worker.recall(lease)
         if self.scenario.kind == "refilling":
-            used_up = {batch for batch in self.undelivered if not self.plan.indices(batch)}
+            used_up = {batch for batch in self.undelivered if not self.is_left(batch)}
             self.undelivered -= used_up
             self.left_out += len(used_up)
             for batch in used_up:
                 self.arrived.pop(batch, None)
+
+    def rewind(self, seat):
+        """A new worker begins behind what was delivered, or cannot be made."""
+        for batch in [n for n, (_, lent_to) in self.live.items() if lent_to == seat]:
+            del self.live[batch]
+            self.open.discard(batch)
+        arrived = sorted(n for n in self.arrived if self.places[n][0] == seat)
+        while arrived and isinstance(self.arrived[arrived[0]], BatchBug):
+            del arrived[0]
+        for batch in arrived:
+            self.settled_of_stream[seat] = min(self.settled_of_stream[seat], self.places[batch][1])
+            if isinstance(self.arrived[batch], BatchBug):
+                del self.arrived[batch]
+        if seat in self.workers:
+            self.workers[seat] = SimulatedWorker(self.scenario, seat, self.settled_of_stream[seat])
+
+    def check_memory(self, batch):
+        """A batch may be begun, as far as memory goes."""
+        if batch in self.alone:
+            assert not self.may_be_worked_on, "it is made alone"
+        assert not self.alone.intersection(self.in_work), "another is made alone"
+        others = {each for each in self.undelivered if each != batch and self.is_left(each)}
+        held = others & (set(self.live) | set(self.arrived))
+        assert len(held) < self.window or batch < min(others), "there is room for fewer"
+
+    def is_left(self, batch) -> bool:
+        return self.scenario.kind != "refilling" or bool(self.plan.indices(batch))
 
 
 TestEpoch = Epoch.TestCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.schedule import MAX_DEATHS_PER_BATCH, Lease, Scheduler
+from penstock.schedule import MAX_DEATHS_PER_BATCH, Inquest, Lease, Scheduler
 from tests.schedule.roles import DROP, ask, asked_about, complete, given, issued, numbers
 
 
@@ -86,7 +86,7 @@ def test_a_batch_that_kills_every_worker_is_given_up_in_its_turn(in_order):
         died.append((lease.batch, lease.attempt))
         return RuntimeError("it kills")
 
-    scheduler = given([0], [1], window=2, in_order=in_order, death_error=death_error)
+    scheduler = given([0], [1], window=2, in_order=in_order, inquest=Inquest(given_up=death_error))
     kill(scheduler, MAX_DEATHS_PER_BATCH - 1)
     assert died == []
     assert not scheduler.deliverable
@@ -103,7 +103,7 @@ def test_a_batch_that_kills_every_worker_is_given_up_in_its_turn(in_order):
 
 
 def test_deaths_count_against_the_suspect_alone():
-    scheduler = given([0], [1], window=2, death_error=lambda lease: RuntimeError())
+    scheduler = given([0], [1], window=2, inquest=Inquest(given_up=lambda lease: RuntimeError()))
     suspects = kill(scheduler, MAX_DEATHS_PER_BATCH - 1)
     assert {suspect.batch for suspect in suspects if suspect is not None} == {0}
     complete(scheduler, next(each for each in reversed(issued(scheduler)) if not each.batch))

@@ -47,7 +47,7 @@ def take_census() -> Census:
     """Counts what is held now, after collecting what nobody can reach any more."""
     gc.collect()
     return Census(
-        children=frozenset(_children()),
+        children=frozenset(live_children()),
         segments=frozenset(_segments()),
         descriptors=Counter(_descriptors()),
         threads=frozenset(t.ident for t in threading.enumerate() if t.ident is not None),
@@ -87,7 +87,7 @@ def leaks_between(before: Census, after: Census) -> list[str]:
     ]
 
 
-def _children() -> list[tuple[int, float]]:
+def live_children() -> list[tuple[int, float]]:
     helpers = {
         getattr(forkserver._forkserver, "_forkserver_pid", None),
         getattr(resource_tracker._resource_tracker, "_pid", None),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.transport.arena import Arena, Bytes
+from penstock.transport.arena import Arena
+from penstock.transport.backing import Bytes
 from penstock.transport.writer import SlotWriter
 
 
 def write(arena: Arena, content: bytes, *, seat: int = 0) -> tuple[int, int]:
     """Acquires a slot and fills it, and returns its number and the bytes that are used."""
-    number, capacity = arena.acquire(seat)
+    number, capacity, _ = arena.acquire(seat)
     writer = SlotWriter(arena.descriptor, arena.stride)
     writer.begin(number, capacity)
     writer.allocate(len(content))[:] = np.frombuffer(content, np.uint8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import mmap
 import os
@@ -11,14 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from penstock.errors import MemoryBudgetError
-from penstock.transport import arena as arena_module
-from penstock.transport.arena import (
-    GROWTH_STEP_BYTES,
-    RESERVE_BYTES,
-    Arena,
-    open_backing,
-)
+from penstock.transport import arena as transport_arena
+from penstock.transport.arena import Arena
+from penstock.transport.backing import GROWTH_STEP_BYTES
 from penstock.transport.writer import ALIGNMENT_BYTES, SlotWriter
 from tests.support.leaks import SHARED_MEMORY, take_census, wait_no_leaks
 from tests.transport.slots import lend, write
@@ -189,6 +185,22 @@ def test_more_views_than_may_be_lent_are_private_copies_and_stay_as_they_are(por
     arena.close()
 
 
+@pytest.mark.usefixtures("no_leaks")
+def test_without_a_descriptor_for_a_mapping_a_private_copy_is_handed_out(arena, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    lent = write(arena, bytes(range(256)) * 1000)
+    with monkeypatch.context() as limited:
+        limited.setattr(transport_arena, "map_slot", refuse)
+        view = arena.lend(*lent)
+    assert bytes(view) == bytes(range(256)) * 1000
+    # Its slot is free, and another batch in it changes nothing.
+    assert write(arena, b"x" * 256_000)[0] == lent[0]
+    assert view[255] == 255
+    assert arena.lent == 0
+
+
 def test_writing_to_a_view_changes_no_other(arena):
     first, second = lend(arena, b"a" * 100), lend(arena, b"b" * 100)
     first[:] = 0
@@ -268,7 +280,7 @@ def test_a_slot_grows_from_a_kilobyte_to_many_megabytes_where_it_is(arena):
 
 def test_a_batch_that_was_begun_in_a_small_slot_goes_on_in_the_grown_one(arena):
     writer = SlotWriter(arena.descriptor, arena.stride)
-    number, capacity = arena.acquire(0)
+    number, capacity, _ = arena.acquire(0)
     writer.begin(number, capacity)
     parts = [writer.allocate(size) for size in (1000, 3 << 20, 1, 0, 9 << 20)]
     for value, part in enumerate(parts):
@@ -288,6 +300,20 @@ def test_a_batch_that_was_begun_in_a_small_slot_goes_on_in_the_grown_one(arena):
         assert (view[offset : offset + size] == value).all()
 
 
+def test_a_slot_that_was_emptied_grows_again_though_its_mapping_is_large_enough(arena):
+    writer = SlotWriter(arena.descriptor, arena.stride)
+    number, capacity, _ = arena.acquire(0)
+    writer.begin(number, capacity)
+    writer.allocate(32 << 20)[:] = 1
+    asked = []
+    writer.ask = lambda needed: asked.append(needed) or needed
+    writer.begin(number, 0, 0)
+    for part in range(1, 4):
+        writer.allocate(8 << 20)[:] = part
+        assert writer.used <= writer.capacity
+    assert asked == [8 << 20, 16 << 20, 24 << 20]
+
+
 def test_memory_that_was_made_elsewhere_is_never_taken_for_the_slots(arena):
     writer = SlotWriter(arena.descriptor, arena.stride)
     writer.begin(*arena.acquire(0))
@@ -297,81 +323,3 @@ def test_memory_that_was_made_elsewhere_is_never_taken_for_the_slots(arena):
     others = [np.frombuffer(mmap.mmap(-1, size), np.uint8) for size in (1 << 20, 2 << 20) * 4]
     for other in others:
         assert writer.offset_of(int(other.__array_interface__["data"][0]), other.size) is None
-
-
-class Reserved:
-    """Counts what is asked of the system, with little memory left."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-        self.allocated: list[int] = []
-
-    def available_bytes(self) -> int:
-        return self.left
-
-    def allocate(self, descriptor: int, offset: int, size: int) -> None:
-        self.allocated.append(size)
-
-
-@pytest.fixture
-def little_memory(monkeypatch):
-    reserved = Reserved(RESERVE_BYTES + (10 << 20))
-    monkeypatch.setattr(arena_module, "available_bytes", reserved.available_bytes)
-    monkeypatch.setattr(arena_module, "_allocate", reserved.allocate)
-    return reserved
-
-
-def grow(needed, held=0, stride=1 << 40):
-    return arena_module.grow_slot(-1, 0, stride, held, needed)
-
-
-def test_a_batch_beyond_the_memory_that_is_left_is_refused_before_it_is_claimed(little_memory):
-    with pytest.raises(MemoryBudgetError, match="lower batch_size") as caught:
-        grow(20 << 20)
-    assert f"{20 << 20:,} bytes" in str(caught.value)
-    assert f"{10 << 20:,} are left" in str(caught.value)
-    assert little_memory.allocated == []
-
-
-def test_a_batch_that_fits_without_the_usual_surplus_is_taken(little_memory):
-    assert grow((10 << 20) - 1) == (10 << 20) - 1
-    assert little_memory.allocated == [(10 << 20) - 1]
-
-
-def test_only_what_is_new_counts_against_the_memory_that_is_left(little_memory):
-    little_memory.left = RESERVE_BYTES + (40 << 20)
-    assert grow(90 << 20, held=64 << 20) >= 90 << 20
-
-
-def test_a_batch_larger_than_a_slot_can_be_is_refused():
-    with pytest.raises(MemoryBudgetError, match="a slot holds at most 1,048,576"):
-        grow((1 << 20) + 1, stride=1 << 20)
-
-
-def test_memory_that_the_system_will_not_give_is_a_budget_error():
-    reader, writer = os.pipe()
-    try:
-        with pytest.raises(MemoryBudgetError, match="could not be had"):
-            arena_module.grow_slot(writer, 0, 1 << 40, 0, 100)
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def test_the_portable_backing_is_made_where_there_is_no_memfd(monkeypatch):
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    descriptor, stride = open_backing()
-    try:
-        assert stride == arena_module.FILE_STRIDE_BYTES
-        assert os.fstat(descriptor).st_nlink == 0
-    finally:
-        os.close(descriptor)
-
-
-def test_the_surplus_is_left_out_where_a_slot_ends():
-    stride = 4 << 20
-    descriptor, _ = open_backing()
-    try:
-        assert arena_module.grow_slot(descriptor, 0, stride, 0, stride) == stride
-    finally:
-        os.close(descriptor)

@@ -47,7 +47,7 @@ def through_slot(value, *, portable=False):
     """Both ways of a value through a slot; also tells what of the slot it took."""
     arena = Arena(most_lent=4, portable=portable)
     try:
-        number, capacity = arena.acquire(0)
+        number, capacity, _ = arena.acquire(0)
         writer = SlotWriter(arena.descriptor, arena.stride)
         writer.begin(number, capacity)
         body = encode(value, writer)

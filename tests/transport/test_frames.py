@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from penstock.errors import WireError
 from penstock.transport.frames import FrameReader, Kind, pack
 
+# Of fewer it is not known yet what they are.
+HEADER_BYTES = len(pack(Kind.READY)) - 4
+
 frames = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(Kind),
@@ -18,6 +21,7 @@ frames = st.fixed_dictionaries(
         "used": st.integers(0, 2**63 - 1),
         "capacity": st.integers(0, 2**63 - 1),
         "position": st.integers(0, 2**63 - 1),
+        "seen": st.integers(0, 2**32 - 1),
         "busy_s": st.floats(0, 1e9),
     }
 )
@@ -68,8 +72,9 @@ def test_a_torn_frame_is_noticed_and_never_handed_out(whole, torn, data):
 def test_a_body_stays_as_it_was_while_more_is_read():
     reader = FrameReader()
     (first,) = reader.feed(pack(Kind.DONE, b"first"))
-    reader.feed(pack(Kind.DONE, b"other")[:-1])
-    reader.feed(b"x")
+    other = pack(Kind.DONE, b"other")
+    reader.feed(other[:-1])
+    reader.feed(other[-1:])
     assert bytes(first.body) == b"first"
 
 
@@ -89,15 +94,13 @@ def test_a_large_body_comes_in_many_pieces():
 
 
 @settings(max_examples=300)
-@given(st.binary(min_size=64, max_size=300))
+@given(st.binary(min_size=HEADER_BYTES, max_size=300))
 def test_bytes_that_nobody_packed_are_refused(data):
-    if data[:2] == pack(Kind.DONE)[:2]:
-        data = b"\0" + data
     with pytest.raises(WireError, match="not the start of a message"):
         FrameReader().feed(data)
 
 
-@given(frames, st.binary(min_size=64, max_size=100))
+@given(frames, st.binary(min_size=HEADER_BYTES, max_size=100))
 def test_bytes_that_nobody_packed_are_refused_behind_a_frame_too(sent, data):
     reader = FrameReader()
     reader.feed(packed(sent))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DistributedSampler
 
 from penstock.checkpoint.epoch_numbers import EpochNumbers, number_of, with_wrapped
 from penstock.checkpoint.own_state import has_state, pack, tell_epoch, unpack
@@ -182,6 +182,32 @@ class LoaderMemory:
         self._due = self._after[1] != self.told
         self.epoch, self.told = self._after
 
+    @contextlib.contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """For the time in which the order of the epoch behind this one is drawn, to be forgotten.
+
+        All that it is drawn from is put back afterwards.
+        """
+        now = self._sources.capture()
+        counting = [part for part in self._samplers if self._counts_along(part)]
+        numbers = [part.epoch for part in counting]
+        programs = now["program"] if self._programs is None else dict(self._programs)
+        for part in counting:
+            part.epoch = self.epoch
+        try:
+            with self._sources.programs_as(programs):
+                yield
+        finally:
+            self._sources.restore_own(now)
+            for part, number in zip(counting, numbers, strict=True):
+                part.epoch = number
+
+    def _counts_along(self, sampler: Any) -> bool:
+        """Whether a sampler will be told the loader's epoch, by it or, as before, by others."""
+        if isinstance(sampler, SeededShuffle):
+            return True
+        return isinstance(sampler, DistributedSampler) and sampler.epoch == self.epoch - 1
+
     def watch(self, ordering: Iterable[Any]) -> Iterable[Any]:
         """The loader's batches, or indices, as its plan is to take them one by one."""
         return self._numbers.watch(ordering, self._samplers)
@@ -226,10 +252,15 @@ class LoaderMemory:
 
     # Its state.
 
-    def state(self, identity: Identity) -> dict[str, Any]:
-        """The state of the loader, as it is now."""
+    def state(self, identity: Identity, quarantine: list[dict[str, Any]]) -> dict[str, Any]:
+        """The state of the loader, as it is now.
+
+        Args:
+            identity: what it can be loaded into.
+            quarantine: the samples that are not made any more.
+        """
         if self._loaded is not None:
-            return copy.deepcopy(self._loaded)
+            return {**copy.deepcopy(self._loaded), "quarantine": quarantine}
         now = self._now()
         position = None
         if self.progress is not None and not self.progress.finished:
@@ -239,7 +270,7 @@ class LoaderMemory:
             now["epoch"] = self._next_epoch()
         if self._programs is not None:
             now["random"]["program"] = self._programs
-        return copy.deepcopy(make_state(identity, **now, position=position))
+        return copy.deepcopy(make_state(identity, **now, position=position, quarantine=quarantine))
 
     def load(self, state: object, identity: Identity) -> list[Any]:
         """Has the next epoch take up a state.

@@ -15,7 +15,7 @@ VERSION = 1
 # In every state of torchdata's StatefulDataLoader, with workers and without.
 _TORCHDATA_KEY = "_iterator_finished"
 
-# What a state has, and what the beginning of an epoch under way has of it.
+# What a state has of the epoch that is next, and of the beginning of the one under way.
 _BEGINNING: dict[str, type | tuple[type, ...]] = {
     "epoch": int,
     "told": (int, type(None)),
@@ -25,6 +25,13 @@ _BEGINNING: dict[str, type | tuple[type, ...]] = {
     "random": Mapping,
     "sampler": Mapping,
     "dataset": object,
+}
+
+# What it has besides.
+_LOADER: dict[str, type | tuple[type, ...]] = {
+    "loader": Mapping,
+    "position": (Mapping, type(None)),
+    "quarantine": list,
 }
 
 _NAMES = {
@@ -102,7 +109,7 @@ def check_state(state: object, identity: Identity) -> dict[str, Any]:
             f"this state has version {version!r}, and this Penstock reads version {VERSION}; load "
             "it with the Penstock that wrote it"
         )
-    _check_parts(state, {"loader": Mapping, "position": (Mapping, type(None)), **_BEGINNING})
+    _check_parts(state, {**_LOADER, **_BEGINNING})
     saved, own = state["loader"], asdict(identity)
     for key, name in _NAMES.items():
         if saved.get(key) != own[key]:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data._utils import collate as torch_collate
 
 from penstock.collate.rows import SLOW_SAMPLE_S, Allocate, Rows
+from penstock.errors import MemoryBudgetError
 
 # A batch below this goes through the pipe, so it needs no place in a slot.
 SMALL_BATCH_BYTES = 1 << 15
@@ -82,7 +83,11 @@ class SlotCollate:
             # A function of the program's may keep what it is given, but a row is lent.
             return None
         if self._rows is None:
-            self._rows = Rows(sample, count, self._allocate)
+            try:
+                self._rows = Rows(sample, count, self._allocate)
+            except MemoryBudgetError:
+                # No sample's fault: it is met again, and told, where the batch is put together.
+                return None
         else:
             self._rows.restart()
         return self._rows or None

@@ -19,13 +19,11 @@ from penstock.combine.arguments import (
     shares_of,
 )
 from penstock.combine.source import END, Source
+from penstock.engines.protocol import ROUND_S
 from penstock.errors import ClosedError
 from penstock.plan.turns import WeightedTurns
 
 K = TypeVar("K", bound=Hashable)
-
-# The most that one wait takes before it is looked at whether it has lasted too long.
-_LONGEST_WAIT_S = 3600.0
 
 
 @overload
@@ -219,7 +217,7 @@ class Combined(Iterator[tuple[K, Any]], Generic[K]):
     def _wait(self, watched: Iterable[Source], began: float) -> None:
         """Waits until a worker of any loader has something to say, or a timeout is over."""
         poll = select.poll()
-        wait_s = min([_LONGEST_WAIT_S, *(source.watch(poll, began) for source in watched)])
+        wait_s = min([ROUND_S, *(source.watch(poll, began) for source in watched)])
         poll.poll(wait_s * 1000)
 
     def _next_in_turn(self) -> tuple[Source, Any] | None:

@@ -10,8 +10,9 @@ of a type that a program already expects: `FileNotFoundError`, `IsADirectoryErro
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # Pillow's name of a mode: the raw modes that pack one channel each. Packing a channel by itself is
 # 2 to 3 times as fast as packing the interleaved pixels and transposing them.
 CHANNELS = {"L": ("L",), "RGB": ("R", "G", "B"), "RGBA": ("R", "G", "B", "A")}
+
+# A file of several JPEGs is one to Pillow's readers.
+_JPEG_FORMATS = ("JPEG", "MPO")
 
 
 def pillow() -> ModuleType:
@@ -88,16 +92,52 @@ def read_image(path: str, mode: str = "RGB") -> PILImage:
         MemoryError: the pixels do not fit in memory.
         MissingExtraError: Pillow is not installed.
     """
-    library = pillow()
     with open(path, "rb") as file:
-        try:
-            image: PILImage = library.open(file)
-            _check_size(library, image.size)
-            image.load()
-            return image if image.mode == mode else image.convert(mode)
-        except Exception as exc:
-            # KeyboardInterrupt and its like pass: they say nothing about the file.
-            raise _named(library, exc, path, os.fstat(file.fileno()).st_size) from exc
+        return decode_image(file, path, mode)[0]
+
+
+def decode_image(
+    file: BinaryIO,
+    path: str,
+    mode: str,
+    choose_reduction: Callable[[tuple[int, int]], int] | None = None,
+) -> tuple[PILImage, int]:
+    """Decode and convert the first frame of an image file that is open.
+
+    Args:
+        file: at its beginning.
+        path: of the file, for messages.
+        mode: a key of `CHANNELS`.
+        choose_reduction: is told width and height before the pixels are decoded; returns 1, 2, 4
+            or 8, and a JPEG file is then decoded to so much less in both directions, rounded up.
+
+    Returns:
+        The image, and what its sides were divided by: 1 for anything but a JPEG file.
+
+    Raises:
+        Exception: as `read_image`.
+    """
+    library = pillow()
+    try:
+        image: PILImage = library.open(file)
+        _check_size(library, image.size)
+        reduction = 1 if choose_reduction is None else choose_reduction(image.size)
+        if reduction > 1:
+            if image.format in _JPEG_FORMATS:
+                image.draft(None, (image.width // reduction, image.height // reduction))
+            else:
+                reduction = 1
+        image.load()
+        return image if image.mode == mode else image.convert(mode), reduction
+    except Exception as exc:
+        # KeyboardInterrupt and its like pass: they say nothing about the file.
+        raise _named(library, exc, path, os.fstat(file.fileno()).st_size) from exc
+
+
+def pixel_limit() -> int | None:
+    """Return how many pixels an image may have: `PIL.Image.MAX_IMAGE_PIXELS`."""
+    limit: int | None = pillow().MAX_IMAGE_PIXELS
+    return limit
 
 
 def _check_size(library: ModuleType, size: tuple[int, int]) -> None:
@@ -148,15 +188,60 @@ def to_tensor(image: PILImage) -> torch.Tensor:
     Raises:
         ValueError: the image is of another mode.
     """
-    channels = CHANNELS.get(image.mode)
-    if channels is None:
-        raise ValueError(
-            f"image of mode {image.mode!r} cannot become a uint8 tensor; "
-            f"convert it to one of {', '.join(CHANNELS)} first"
-        )
+    channels = _channels(image)
     width, height = image.size
     pixels = np.empty((len(channels), height, width), np.uint8)
     for plane, channel in zip(pixels, channels, strict=True):
         packed = image.tobytes("raw", channel)
         plane[...] = np.frombuffer(packed, np.uint8).reshape(height, width)
     return torch.from_numpy(pixels)
+
+
+def _channels(image: PILImage) -> tuple[str, ...]:
+    channels = CHANNELS.get(image.mode)
+    if channels is None:
+        raise ValueError(
+            f"image of mode {image.mode!r} cannot become a uint8 tensor; "
+            f"convert it to one of {', '.join(CHANNELS)} first"
+        )
+    return channels
+
+
+def to_pixels(image: PILImage, box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
+    """Return the pixels of a PIL image as they lie in it: a new uint8 tensor H×W×C.
+
+    Args:
+        image: of mode "L", "RGB" or "RGBA".
+        box: left, upper, right and lower edge of the part to return; None for all.
+
+    Raises:
+        ValueError: the image is of another mode.
+    """
+    channels = _channels(image)
+    part = image if box is None else image.crop(box)
+    shape = (part.height, part.width, len(channels))
+    return torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8).view(shape)
+
+
+def from_pixels(pixels: torch.Tensor) -> PILImage:
+    """Return a PIL image of mode "L", "RGB" or "RGBA" with the pixels of a uint8 tensor H×W×C."""
+    array = pixels.numpy()
+    image: PILImage = pillow().fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    return image
+
+
+def resize_box(
+    image: PILImage,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    interpolation: str,
+) -> PILImage:
+    """Scale a part of an image, whose edges may lie between pixels, antialiased.
+
+    Args:
+        image: of mode "L", "RGB" or "RGBA".
+        size: width and height of the result.
+        box: left, upper, right and lower edge of the part, within the image.
+        interpolation: "bilinear" or "bicubic".
+    """
+    return image.resize(size, pillow().Resampling[interpolation.upper()], box=box)

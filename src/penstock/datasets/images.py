@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 from torch.utils.data import Dataset
 
-from penstock.datasets.decode import check_mode, prepare_pillow, read_image, to_tensor
+from penstock.datasets.decode import check_mode, prepare_pillow
 from penstock.datasets.labels import LabelSource, LabelTable
 from penstock.datasets.paths import PathTable, resolve_index
+from penstock.datasets.reading import choose_decoder, load
 from penstock.datasets.sources import Source, list_source
 from penstock.errors import OptionError
 
@@ -35,13 +36,20 @@ class ImageDataset(Dataset[tuple[Any, ...]]):
     Args:
         source: a folder (its pictures by extension, sub-folders included, hidden names not), a glob
             (`"photos/**/*.jpg"`; every file it matches, sorted), or paths in any iterable.
-        transform: any callable that takes a PIL image of mode `mode`, torchvision's included.
+        transform: any callable that takes a PIL image of mode `mode`, torchvision's included. For
+            `ResizeCrop` and `RandomResizedCrop` no more of a JPEG file is decoded than they use.
         labels: one label per image in their order, or a mapping from path to label, or a function
             from path to label, which is called for each path now. Paths are spelled as
             `describe` returns them.
         mode: "RGB", "L" or "RGBA"; what each image is converted to.
+        decoder: "jpeg-turbo" has JPEG files of grey or YCbCr decoded by libjpeg-turbo, with
+            Penstock's transforms or without one, and whatever else by Pillow; "pillow" has all
+            of them decoded by Pillow. "auto" is "jpeg-turbo" where the extra `penstock[jpeg]` is
+            installed. The pixels are the same.
 
     Attributes:
+        decoder: "jpeg-turbo" or "pillow": what "auto" came to. A copy of the dataset in a worker,
+            or on another machine, has the same.
         paths: the paths, by index, as `str`.
         classes: the names of the classes, sorted, if they come from sub-folders; else empty.
         class_to_idx: for each name in `classes` its label.
@@ -49,7 +57,7 @@ class ImageDataset(Dataset[tuple[Any, ...]]):
     Raises:
         OptionError: an argument cannot be used: nothing found, labels that do not fit, and so on.
             What is in the files is not looked at.
-        MissingExtraError: Pillow is not installed.
+        MissingExtraError: Pillow, or the decoder that was asked for, is not installed.
     """
 
     def __init__(
@@ -58,8 +66,10 @@ class ImageDataset(Dataset[tuple[Any, ...]]):
         transform: Callable[[Any], Any] | None = None,
         labels: LabelSource | None = None,
         mode: str = "RGB",
+        decoder: Literal["auto", "jpeg-turbo", "pillow"] = "auto",
     ) -> None:
         self.mode = check_mode(mode)
+        self.decoder = choose_decoder(decoder)
         self.transform = check_transform("transform", transform)
         prepare_pillow()
         listing = list_source(source, by_class=labels is None)
@@ -87,7 +97,7 @@ class ImageDataset(Dataset[tuple[Any, ...]]):
             Exception: whatever the transform raises, unchanged.
         """
         number = resolve_index(index, len(self.paths))
-        image = load(self.paths[number], self.mode, self.transform)
+        image = load(self.paths[number], self.mode, self.transform, self.decoder)
         if self._labels is None:
             return image, number
         return image, self._labels[number], number
@@ -108,7 +118,10 @@ class ImageDataset(Dataset[tuple[Any, ...]]):
     def __repr__(self) -> str:
         labels = "without labels" if self._labels is None else "with labels"
         classes = f", {len(self.classes)} classes" if self.classes else ""
-        return f"{type(self).__name__}({len(self)} images {labels}{classes}, mode={self.mode!r})"
+        return (
+            f"{type(self).__name__}({len(self)} images {labels}{classes}, mode={self.mode!r}, "
+            f"decoder={self.decoder!r})"
+        )
 
 
 def check_transform(name: str, value: Any) -> Any:
@@ -122,13 +135,3 @@ def check_transform(name: str, value: Any) -> Any:
             f"{name}={value!r} cannot be called; pass a function, or an object with __call__"
         )
     return value
-
-
-def load(path: str, mode: str, transform: Callable[[Any], Any] | None) -> Any:
-    """Read one image and transform it, or make it a uint8 tensor C×H×W without a transform.
-
-    Raises:
-        Exception: as `ImageDataset.__getitem__`.
-    """
-    image = read_image(path, mode)
-    return to_tensor(image) if transform is None else transform(image)

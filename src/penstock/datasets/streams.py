@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from penstock.datasets.decode import check_mode, prepare_pillow
-from penstock.datasets.images import check_transform, load
+from penstock.datasets.images import check_transform
 from penstock.datasets.paths import PathTable
+from penstock.datasets.reading import choose_decoder, load
 from penstock.datasets.sharded import ShardedStream
 from penstock.datasets.sources import Source, list_source
 from penstock.datasets.split import Part, check_part
@@ -43,12 +44,13 @@ class ImageStream(ShardedStream[range, tuple[Any, int]]):
             alone, not on workers, and if `num_shards` is given, not on ranks. Called in the
             worker, at most once for each shard that it meets.
         mode: "RGB", "L" or "RGBA".
+        decoder: as in `ImageDataset`.
 
     Raises:
         OptionError: an argument cannot be used, both `transform` and `transform_for` are given, or
             `num_shards` with neither `shard` nor `transform_for`. What is in the files is not
             looked at.
-        MissingExtraError: Pillow is not installed.
+        MissingExtraError: Pillow, or the decoder that was asked for, is not installed.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class ImageStream(ShardedStream[range, tuple[Any, int]]):
         shard: int | None = None,
         transform_for: Callable[[int], Callable[[Any], Any] | None] | None = None,
         mode: str = "RGB",
+        decoder: Literal["auto", "jpeg-turbo", "pillow"] = "auto",
     ) -> None:
         # With a transform for each, the shards mean something even where all of them are read.
         only_numbering = transform_for is not None and shard is None
         super().__init__(None if only_numbering else num_shards, shard)
         self.num_shards, _ = check_part(num_shards, shard)
         self.mode = check_mode(mode)
+        self.decoder = choose_decoder(decoder)
         self.transform = check_transform("transform", transform)
         self.transform_for = check_transform("transform_for", transform_for)
         if transform is not None and transform_for is not None:
@@ -100,7 +104,8 @@ class ImageStream(ShardedStream[range, tuple[Any, int]]):
             OptionError: `transform_for` returned something that is no transform.
         """
         for index in shard[start:]:
-            yield load(self.paths[index], self.mode, self._transform_of(index)), index
+            transform = self._transform_of(index)
+            yield load(self.paths[index], self.mode, transform, self.decoder), index
 
     def describe_sample(self, shard: range, position: int) -> str:
         """Return the path of the image at a position of a range."""
@@ -125,5 +130,5 @@ class ImageStream(ShardedStream[range, tuple[Any, int]]):
         part = self.part()
         return (
             f"{type(self).__name__}({len(self)} of {len(self.paths)} images: "
-            f"part {part.number} of {part.count}, mode={self.mode!r})"
+            f"part {part.number} of {part.count}, mode={self.mode!r}, decoder={self.decoder!r})"
         )

@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Sequence
 
 from penstock.engines.job import Job
 from penstock.engines.payload import Payload
 from penstock.engines.resumption import Key, Resumption
 from penstock.engines.seat import LEAVE_S, Seat
+from penstock.engines.shared_result import SharedResult
+from penstock.engines.vitals import Vitals
+from penstock.schedule import Lease
 from penstock.transport.arena import Arena
 
 
@@ -22,13 +26,21 @@ class LeasedSeat(Seat):
     """A seat, and what is lent to the worker in it.
 
     Attributes:
-        slots: where each lease's batch goes.
+        lent: each lease, and the slot where its batch goes.
+        recalled: those of them that are not wanted any more.
+        withheld: those whose worker waits for a decision about bad samples.
+        heard: the last epoch in which its worker has answered.
+        vitals: what was seen of the worker when it was last looked at.
         resumption: where a worker in its place would begin.
     """
 
     def __init__(self, job: Job, number: int) -> None:
         super().__init__(number)
-        self.slots: dict[Key, int] = {}
+        self.lent: dict[Key, tuple[int, Lease]] = {}
+        self.recalled: set[Key] = set()
+        self.withheld: set[Key] = set()
+        self.heard = 0
+        self.vitals: Vitals | None = None
         self.resumption = Resumption(job, number)
 
 
@@ -53,6 +65,8 @@ class Crew:
         self.payload: Payload | None = None
         self.poll = select.poll()
         self.watched: dict[int, LeasedSeat] = {}
+        # Slots of workers that even SIGKILL has not ended: they may be written to at any time.
+        self._beyond_reach: set[int] = set()
         self._owner = os.getpid()
         self._closed = False
 
@@ -86,25 +100,66 @@ class Crew:
         seat.hang_up()
 
     def end(self, seat: LeasedSeat, *, patience_s: float) -> int | None:
-        """Ends a worker for sure, takes back all that it had, and returns its exit code."""
+        """Ends a worker for sure and takes back all that it had; see `Seat.end`."""
+        there = seat.process is not None
         code = seat.end(patience_s=patience_s)
+        if there and code is None:
+            self._beyond_reach.update(slot for slot, _ in seat.lent.values())
+            seat.lent.clear()
         # Only now can nobody write to its slots any more.
-        for slot in seat.slots.values():
-            self.arena.release(slot)
-        seat.slots.clear()
+        while seat.lent:
+            _, (slot, _) = seat.lent.popitem()
+            self.arena.release_lost(slot)
+        seat.recalled.clear()
+        seat.withheld.clear()
         return code
+
+    def recover(self, kept: Sequence[SharedResult] = ()) -> None:
+        """Takes back the slots that Ctrl-C has left with nobody, between two epochs.
+
+        Args:
+            kept: batches of the epoch that begins.
+        """
+        lent = self._beyond_reach | {result.slot for result in kept if result.slot is not None}
+        for seat in self.seats:
+            # A worker that answers in an epoch has answered all that it had of those before: what
+            # is still noted of them has been read, and was not dealt with.
+            for key in [key for key in seat.lent if key[0] < seat.heard]:
+                del seat.lent[key]
+                seat.recalled.discard(key)
+                seat.withheld.discard(key)
+            lent.update(slot for slot, _ in seat.lent.values())
+        self.arena.recover(lent)
+        for result in kept:
+            result.carry_over()
 
     def close(self) -> None:
         """Ends all workers and gives everything back. Twice does no harm."""
         if self._closed or not self.is_ours:
             return
         self._closed = True
-        # All pipes first, so that the workers leave side by side.
+        try:
+            self._part()
+        except BaseException:
+            # Ctrl-C once more, by somebody who does not want to wait for that.
+            for seat in self.seats:
+                if seat.process is not None:
+                    seat.process.kill()
+            for seat in self.seats:
+                self.hang_up(seat)
+                self.end(seat, patience_s=0.0)
+            raise
+        finally:
+            for seat in self.seats:
+                seat.words.close()
+            if self.payload is not None:
+                self.payload.close()
+            self.arena.close()
+
+    def _part(self) -> None:
+        """Has all workers leave, side by side, and ends those that do not."""
         for seat in self.seats:
             self.hang_up(seat)
         deadline = time.monotonic() + LEAVE_S
         for seat in self.seats:
             self.end(seat, patience_s=max(0.0, deadline - time.monotonic()))
-        if self.payload is not None:
-            self.payload.close()
-        self.arena.close()

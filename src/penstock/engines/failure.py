@@ -7,11 +7,12 @@ only where a trial here has shown that it arrives.
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -42,7 +43,7 @@ class Failure:
         pickled: the exception itself, or nothing if it cannot travel.
         type_name: its type, as written in a traceback.
         message: its text.
-        traceback: the traceback as text, from the user's code on.
+        traceback: the traceback as text, from the user's code on; nothing where no code raised it.
         index: the sample that raised it, if it was one.
         source: what that sample is, or nothing.
         seat: the worker, or None in the training process.
@@ -108,6 +109,11 @@ def _pickle(error: BaseException) -> bytes:
     return b""
 
 
+def describe_made(error: BaseException, *, index: object, source: str, seat: int) -> Failure:
+    """Describes the error of a sample that nobody raised; for the rest see `Failure`."""
+    return replace(describe(error, index=index, source=source, seat=seat), traceback="")
+
+
 def revive(failure: Failure) -> BaseException:
     """The exception as it was, or the nearest to it that this process can make."""
     if failure.live is not None:
@@ -143,6 +149,12 @@ def exception_for(record: SampleError, type_name: str = "") -> BaseException:
             not travel.
     """
     cause = record.cause
+    if not record.traceback:
+        # Nobody raised it, and it tells the story itself. The record keeps another one: in a cycle
+        # with the record it would keep alive all that it is raised through.
+        made = copy.copy(cause)
+        made.__cause__ = record
+        return made
     own_name = type(cause).__name__
     error = _retold(
         cause,
@@ -156,7 +168,7 @@ def exception_for(record: SampleError, type_name: str = "") -> BaseException:
 
 def to_raise(failure: Failure) -> BaseException:
     """What `next()` raises for a failure, of a sample or of a whole batch."""
-    if failure.source:
+    if failure.source or not failure.traceback:
         return exception_for(sample_error(failure), failure.type_name)
     return _retold(
         revive(failure),

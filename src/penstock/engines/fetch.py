@@ -5,10 +5,11 @@ The same code runs in a worker process and, for the inline engine, in the traini
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from penstock.checkpoint import Snapshots, unpack
 from penstock.collate import Allocate, Rows
@@ -16,10 +17,15 @@ from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
-from penstock.engines.outcome import Broken, Held, Made, Outcome, with_snapshot
+from penstock.engines.outcome import Broken, Held, Made, Outcome, Tried, with_snapshot
 from penstock.engines.protocol import NOTHING_LEFT, EpochStart, StreamStart
 from penstock.engines.randomness import ProcessRandomness, SampleRandomness
 from penstock.schedule import Fill, Lease
+from penstock.transport.journal import AT_ONCE, NO_PLACE, Journal
+
+# Samples that take as long are noted with their time, which takes 0.15 µs; of others only the
+# place is, which takes 0.03.
+_TIMED_FROM_S = 20e-6
 
 _OPEN = object()
 _DROPPED = object()
@@ -39,12 +45,20 @@ class Fetcher:
         job: what is to be done.
         seat: the worker's number, or None in the training process.
         allocate: memory for default-collated batches; None for ordinary memory.
+        journal: where to note which sample is being made; None: nobody would read it.
     """
 
-    def __init__(self, job: Job, seat: int | None, allocate: Allocate | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        seat: int | None,
+        allocate: Allocate | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self._job = job
         self._dataset = job.dataset
         self._seat = seat
+        self._journal = journal
         self._collate = Collation(job, seat, allocate)
         self._randomness = SampleRandomness(restoring=seat is None) if job.own_randomness else None
         # Where no sample has random numbers of its own, they go on from each to the next.
@@ -68,7 +82,12 @@ class Fetcher:
         """Carries out a lease."""
         indices, batch = lease.indices, lease.batch
         self._collate.begin()
+        if lease.probe:
+            return self._with_randomness(lambda: self._try(lease))
         if self._job.sample_errors == "raise":
+            for place, fill in lease.fills.items():
+                if fill.kind == "bad":
+                    return Broken(_set_aside(fill, place))
             if self._many is not None:
                 return self._with_randomness(lambda: self._fetch_at_once(indices, batch))
             return self._with_randomness(lambda: self._fetch_all(indices, batch))
@@ -107,29 +126,74 @@ class Fetcher:
     def _fetch_all(self, indices: Sequence[object], batch: int) -> Outcome:
         """All samples, or the first error."""
         dataset, refuse_none = self._dataset, self._job.none_is_error
-        begin_sample = self._begin_sample
+        begin_sample, note = self._begin_sample, self._note
+        limited = self._job.sample_timeout_s is not None
+        line = self._place
         samples: list[Any] = []
         rows: Rows | None = None
         index: object = None
         began = time.perf_counter()
         try:
             for index in indices:
+                if note is not None:
+                    note(len(samples))
+                elif line is not None:
+                    line[0] = len(samples)
                 if begin_sample is not None:
                     begin_sample(index)
                 sample = dataset[index]
                 if sample is None and refuse_none:
                     raise none_error(index)
                 if not samples:
-                    rows = self._collate.rows(sample, len(indices), time.perf_counter() - began)
+                    took_s = time.perf_counter() - began
+                    rows = self._collate.rows(sample, len(indices), took_s)
+                    note = _while_it_pays(note, took_s, limited=limited)
                 samples.append(sample if rows is None else rows.place(sample))
         except Exception as error:
             return Broken(self._describe(error, index, len(samples)))
         return self._collated(samples, batch)
 
+    def _try(self, lease: Lease) -> Outcome:
+        """Makes the samples of a probe, one after another, and gives them up."""
+        indices = [lease.index_at(place) for place in lease.probe]
+        sequence = None if self._sequence is None else self._sequence.save()
+        at_once = self._many if self._job.sample_errors == "raise" else None
+        begin_sample, note = self._begin_sample, self._note
+        if at_once is not None:
+            if note is not None:
+                note(AT_ONCE)
+            if begin_sample is not None:
+                begin_sample(indices[0])
+            with contextlib.suppress(Exception):  # It comes up again where the batch is made.
+                at_once(indices)
+        else:
+            for place, index in zip(lease.probe, indices, strict=True):
+                if note is not None:
+                    note(place)
+                if begin_sample is not None:
+                    begin_sample(index)
+                with contextlib.suppress(Exception):
+                    self._dataset[index]
+        if self._sequence is not None and sequence is not None:
+            self._sequence.restore(sequence)
+        return Tried()
+
+    @property
+    def _note(self) -> Callable[[int], None] | None:
+        """What to call with the place of each sample, while somebody could read that."""
+        return None if self._journal is None else self._journal.at
+
+    @property
+    def _place(self) -> memoryview[int] | None:
+        """Where to set the place alone of samples that take less time than that does."""
+        return None if self._journal is None else self._journal.place
+
     def _fetch_at_once(self, indices: Sequence[object], batch: int) -> Outcome:
         """All samples by one call of the dataset, which knows how to fetch many."""
         asked = list(indices)
-        begin_sample = self._begin_sample
+        begin_sample, note = self._begin_sample, self._note
+        if note is not None:
+            note(AT_ONCE)
         if begin_sample is not None:
             begin_sample(asked[0] if asked else None)
         try:
@@ -147,28 +211,43 @@ class Fetcher:
         fills: Mapping[int, Fill],
     ) -> Outcome:
         """What can be done of a batch that may have bad samples."""
+        bad: list[Failure] = []
         for place, fill in fills.items():
             todo.pop(place, None)
             if fill.kind == "index":
                 todo[place] = fill.value
+            elif fill.kind == "bad":
+                bad.append(_set_aside(fill, place))
+                asking = self._job.sample_errors == "ask"
+                partial.samples[place] = _OPEN if asking else _DROPPED
             else:
                 partial.samples[place] = _DROPPED if fill.kind == "drop" else fill.value
         # Row by row only from the first on: places that come later are filled out of turn.
         in_rows = not fills
-        return self._with_randomness(lambda: self._fetch_open(batch, partial, todo, in_rows))
+        return self._with_randomness(lambda: self._fetch_open(batch, partial, todo, bad, in_rows))
 
     def _fetch_open(
-        self, batch: int, partial: _Partial, todo: dict[int, object], in_rows: bool
+        self,
+        batch: int,
+        partial: _Partial,
+        todo: dict[int, object],
+        bad: Sequence[Failure],
+        in_rows: bool,
     ) -> Outcome:
         dataset, refuse_none = self._dataset, self._job.none_is_error
-        begin_sample = self._begin_sample
+        begin_sample, note = self._begin_sample, self._note
+        line = self._place
         asking = self._job.sample_errors == "ask"
         # An attempt before this one may have been held.
         self._held.pop(batch, None)
-        failures: list[Failure] = []
+        failures = list(bad)
         rows: Rows | None = None
         began = time.perf_counter()
         for place, index in todo.items():
+            if note is not None:
+                note(place)
+            elif line is not None:
+                line[0] = place
             if begin_sample is not None:
                 begin_sample(index)
             try:
@@ -180,7 +259,9 @@ class Fetcher:
                 partial.samples[place] = _OPEN if asking else _DROPPED
                 continue
             if in_rows:
-                rows = self._collate.rows(sample, len(todo), time.perf_counter() - began)
+                took_s = time.perf_counter() - began
+                rows = self._collate.rows(sample, len(todo), took_s)
+                note = _while_it_pays(note, took_s, limited=self._job.sample_timeout_s is not None)
                 in_rows = False
             partial.samples[place] = sample if rows is None else rows.place(sample)
         if failures and asking:
@@ -197,6 +278,8 @@ class Fetcher:
     def _collated(
         self, samples: list[Any], batch: int, failures: Sequence[Failure] = ()
     ) -> Outcome:
+        if self._journal is not None:
+            self._journal.at(NO_PLACE)
         begin_sample = self._begin_sample
         if begin_sample is not None and self._collate.is_users:
             begin_sample(("batch", batch))
@@ -207,3 +290,18 @@ class Fetcher:
         error = explain_index_error(error, self._dataset, index)
         source = name_source(self._dataset, index, error)
         return describe(error, index=index, source=source, seat=self._seat, place=place)
+
+
+def _while_it_pays(
+    note: Callable[[int], None] | None, took_s: float, *, limited: bool
+) -> Callable[[int], None] | None:
+    """The same, unless the first sample of the batch came so fast that the calls would be felt.
+
+    They are made all the same where the time of each sample is limited, which is read there.
+    """
+    return note if limited or took_s >= _TIMED_FROM_S else None
+
+
+def _set_aside(fill: Fill, place: int) -> Failure:
+    """What is reported of a sample that is not to be made."""
+    return cast(Failure, replace(cast(Any, fill.value), place=place))

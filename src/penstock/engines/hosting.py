@@ -19,13 +19,14 @@ from torch.utils.data._utils import worker as torch_worker
 from penstock.collate import Allocate
 from penstock.engines.job import Job
 from penstock.engines.outcome import Held, Outcome
-from penstock.engines.payload import find_culprit
 from penstock.engines.protocol import EpochStart
 from penstock.engines.randomness import ProcessRandomness, seed_process
 from penstock.engines.streaming import StreamFetcher
 from penstock.errors import SerializationError
 from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
+from penstock.transport.codec import find_culprit
+from penstock.transport.journal import Journal
 
 
 @dataclass
@@ -45,15 +46,22 @@ class StreamHost:
         seat: the worker's number, or None in the training process.
         seed: torch's base seed.
         allocate: memory for default-collated batches; None for ordinary memory.
+        journal: where to note which sample is being made; None: nobody would read it.
 
     Raises:
         SerializationError: several streams need copies of the dataset, which cannot be made.
     """
 
     def __init__(
-        self, job: Job, seat: int | None, seed: int, allocate: Allocate | None = None
+        self,
+        job: Job,
+        seat: int | None,
+        seed: int,
+        allocate: Allocate | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._job = job
+        self._journal = journal
         self._seat = seat
         self._seed = seed
         self._random = ProcessRandomness()
@@ -66,7 +74,7 @@ class StreamHost:
     def _host(self, number: int, allocate: Allocate | None) -> _Hosted:
         job = self._job
         if not self._lends:
-            return _Hosted(StreamFetcher(job, self._seat, allocate), None)
+            return _Hosted(StreamFetcher(job, self._seat, allocate, self._journal), None)
         own = replace(job, dataset=_copied(job.dataset, job.stream_count))
         info = torch_worker.WorkerInfo(
             id=number,
@@ -74,7 +82,7 @@ class StreamHost:
             seed=self._seed + number,
             dataset=own.dataset,
         )
-        hosted = _Hosted(StreamFetcher(own, number, allocate), info)
+        hosted = _Hosted(StreamFetcher(own, number, allocate, self._journal), info)
         with self._lent(hosted):
             seed_process(self._seed, number)
             if job.worker_init_fn is not None:
@@ -120,6 +128,10 @@ class StreamHost:
     def pulled(self, stream: int) -> int:
         """Samples taken from a stream."""
         return self._hosted[stream].fetcher.pulled
+
+    def seen(self, stream: int) -> int:
+        """What the last of them looks like; see `likeness`."""
+        return self._hosted[stream].fetcher.seen
 
     @contextlib.contextmanager
     def _lent(self, hosted: _Hosted) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.engines.failure import end_or_raise, placed
@@ -18,6 +18,7 @@ from penstock.engines.protocol import (
     EpochStart,
     Event,
     Failed,
+    Guess,
     Opened,
     Withheld,
 )
@@ -30,6 +31,7 @@ class _LocalResult:
     """A batch that is there as it is."""
 
     made: Made
+    size = 0
 
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
@@ -63,10 +65,18 @@ class InlineEngine:
     def start(self) -> None:
         """See `Engine.start`."""
 
-    def begin_epoch(self, start: EpochStart) -> None:
+    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> None:
         """See `Engine.begin_epoch`."""
         self._orders.clear()
         self._fetcher.begin_epoch(start)
+
+    def anticipate(self, guess: Guess) -> None:
+        """See `Engine.anticipate`: nobody here has nothing to do."""
+
+    @property
+    def anticipated(self) -> int:
+        """See `Engine.anticipated`."""
+        return 0
 
     def submit(self, lease: Lease) -> None:
         """See `Engine.submit`."""
@@ -109,6 +119,12 @@ class InlineEngine:
     def ready_seats(self) -> list[int]:
         """See `Engine.ready_seats`: nobody has to get ready."""
         return []
+
+    def rewind(self, seat: int) -> None:
+        """See `Engine.rewind`: nothing is read ahead."""
+
+    def refuse_room(self, lease: Lease) -> None:
+        """See `Engine.refuse_room`: nobody asks for any."""
 
     def flush(self) -> None:
         """See `Engine.flush`: nothing is kept back."""

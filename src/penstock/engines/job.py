@@ -30,6 +30,7 @@ class Job:
         worker_init_fn: called in each worker with its number, once.
         sample_errors: what to do about a bad sample.
         none_is_error: whether a sample None is a bad one.
+        sample_timeout_s: how long one sample may take; None: any time.
         snapshot_every: of how many batches one has the state of a dataset that can tell it sent
             along; 0 for none.
         own_randomness: whether each sample has random numbers of its own; if not, a
@@ -50,6 +51,7 @@ class Job:
     none_is_error: bool = True
     own_randomness: bool = True
     snapshot_every: int = 0
+    sample_timeout_s: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker that inherits nothing does not have: also the program's collate map."""

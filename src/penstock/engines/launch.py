@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing import (
+    forkserver,
+    popen_fork,
+    reduction,
+    resource_tracker,
+    spawn,
+)
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
+from penstock.engines.parent_ends import keep_worker_from_children
 from penstock.errors import OptionError, SerializationError, WorkerStartError
-from penstock.transport.channel import Channel
 
 _log = logging.getLogger("penstock")
 
+# How long the fork server may take from closing its descriptors to its end.
+_LAST_MOMENT_S = 1.0
+# No start method opens more at once.
+_MOST_PIPES = 4
+
 PRELOAD = "penstock.engines.preload"
-
-# The parent's ends of all pipes to workers, of every loader. A forked child closes them: a worker
-# that kept them open would keep its siblings from seeing that the parent is gone.
-_parent_ends: weakref.WeakSet[Channel] = weakref.WeakSet()
-
-
-def keep_from_children(channel: Channel) -> None:
-    """Remembers the parent's end of a pipe, for forked children to close."""
-    _parent_ends.add(channel)
-
-
-def _close_parent_ends() -> None:
-    for channel in list(_parent_ends):
-        channel.close()
-    _parent_ends.clear()
-
-
-# In every child, also those that others fork.
-os.register_at_fork(after_in_child=_close_parent_ends)
 
 
 def start_method(context: BaseContext) -> str:
@@ -126,6 +120,7 @@ def warm_up(multiprocessing_context: str | BaseContext | None = None) -> None:
     if start_method(context) != "forkserver":
         return
     server: Any = forkserver._forkserver
+    _forget_foreign(server)
     if server._forkserver_pid is not None:
         return
     # `__main__` is left out: workers need nothing of it that did not travel with the dataset.
@@ -136,22 +131,38 @@ def warm_up(multiprocessing_context: str | BaseContext | None = None) -> None:
         forkserver.ensure_running()
 
 
+def _forget_foreign(server: Any) -> None:
+    """Forgets a fork server that is no child of this process, which multiprocessing trips over.
+
+    It is that of the process which this one was forked from, or somebody else in the program has
+    taken its exit code.
+    """
+    try:
+        if server._forkserver_pid is not None:
+            os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        # As multiprocessing does with one that has ended.
+        with contextlib.suppress(OSError):
+            os.close(server._forkserver_alive_fd)
+        server._forkserver_address = None
+        server._forkserver_alive_fd = None
+        server._forkserver_pid = None
+
+
 def start_process(
     context: BaseContext,
     target: Callable[..., None],
     arguments: tuple[Any, ...],
     *,
     name: str,
-    needs_main: bool,
 ) -> BaseProcess:
-    """Starts a process.
+    """Starts a process; unless it is forked, it does not import the program's main module.
 
     Args:
         context: whose start method.
         target: what it runs.
         arguments: for `target`.
         name: the process's name.
-        needs_main: whether it has to import the program's main module first.
 
     Raises:
         SerializationError: the arguments cannot be pickled.
@@ -160,24 +171,98 @@ def start_process(
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]
         target=target, args=arguments, name=name, daemon=True
     )
-    try:
-        with interrupts_held(start_method(context)):
+    keep_worker_from_children(process)
+    with start_errors(f"worker process {name}"), interrupts_held(start_method(context)):
+        _check_descriptors()
+        try:
             # A forked child has the module already, and would inherit the lock that is held here.
-            if needs_main or start_method(context) == "fork":
+            if start_method(context) == "fork":
                 process.start()
             else:
                 with _without_main():
                     process.start()
+        except Exception as error:
+            if _call_of(reduction.dump, error) is not None:
+                # Whatever its type, it is not the system's.
+                raise SerializationError(f"cannot be sent to a worker: {error}") from error
+            _close_lost_pipes(error)
+            raise
+    return process
+
+
+def _call_of(function: Callable[..., object], error: BaseException) -> FrameType | None:
+    """The call of a function that an exception has come out of."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is function.__code__:
+            return trace.tb_frame
+        trace = trace.tb_next
+    return None
+
+
+def _close_lost_pipes(error: Exception) -> None:
+    """Closes the pipes that multiprocessing opens and loses where the system refuses a fork."""
+    popen: Any = popen_fork.Popen
+    call = _call_of(popen._launch, error)
+    names = ("parent_r", "child_w", "child_r", "parent_w")
+    if call is None or not all(isinstance(call.f_locals.get(name), int) for name in names):
+        return
+    ends = [call.f_locals[name] for name in names]
+    with contextlib.suppress(OSError):
+        # Only what is still those two pipes: another release may close them itself.
+        pipes = [os.fstat(end).st_ino for end in ends]
+        if pipes[0] == pipes[1] and pipes[2] == pipes[3]:
+            for end in ends:
+                os.close(end)
+
+
+def _check_descriptors() -> None:
+    """Makes sure that there are as many as starting a process takes.
+
+    Where the limit is reached on the way, multiprocessing loses those that it has opened so far.
+
+    Raises:
+        OSError: there are too few descriptors left.
+    """
+    pipes: list[int] = []
+    try:
+        for _ in range(_MOST_PIPES):
+            pipes += os.pipe()
+    finally:
+        for descriptor in pipes:
+            os.close(descriptor)
+
+
+@contextmanager
+def start_errors(what: str) -> Iterator[None]:
+    """Has errors of the system say that something could not be started.
+
+    Raises:
+        WorkerStartError: from such an error.
+    """
+    try:
+        yield
+    except EOFError as error:
+        raise WorkerStartError(
+            f"{what} could not be started: the fork server died; see what ended it"
+        ) from error
     except OSError as error:
         raise WorkerStartError(
-            f"worker process {name} could not be started: {error}; lower num_workers, or raise the "
-            "limit that it names"
+            f"{what} could not be started: {error}; use fewer workers, or raise the limit that it "
+            "names"
         ) from error
-    except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-        if start_method(context) == "fork":
-            raise
-        raise SerializationError(f"cannot be sent to a worker: {error}") from error
-    return process
+
+
+def server_died() -> bool:
+    """Whether the fork server has ended, or does so within a moment: its pipes end before it."""
+    server = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    deadline = time.monotonic() + _LAST_MOMENT_S
+    with contextlib.suppress(ChildProcessError):
+        while server is not None and time.monotonic() < deadline:
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+            time.sleep(_LAST_MOMENT_S / 1000)
+    return False
 
 
 @contextmanager
@@ -193,14 +278,28 @@ def interrupts_held(method: str) -> Iterator[None]:
     if method != "fork":
         # It is started with the first process, and lets go of the signal when it is.
         resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # This call raises what another thread was sent meanwhile, with the signal held back.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _main_lock = threading.Lock()
+_preparation_data = spawn.get_preparation_data
+
+
+def _open_in_child() -> None:
+    """A child that another thread forks meanwhile is without the thread that would put it back."""
+    global _main_lock
+    if _main_lock.locked():
+        _main_lock = threading.Lock()
+        spawn.get_preparation_data = _preparation_data
+
+
+os.register_at_fork(after_in_child=_open_in_child)
 
 
 @contextmanager

@@ -45,7 +45,12 @@ class StreamEnded:
     """No batch: the stream has no more."""
 
 
-Outcome: TypeAlias = Made | Held | Broken | StreamEnded
+@dataclass(frozen=True)
+class Tried:
+    """The samples of a probe were made, without harm, and given up."""
+
+
+Outcome: TypeAlias = Made | Held | Broken | StreamEnded | Tried
 
 
 def with_snapshot(

@@ -14,8 +14,9 @@ import struct
 from typing import Any
 
 from penstock.errors import SerializationError
-from penstock.transport.arena import open_backing
-from penstock.transport.codec import dump_by_value
+from penstock.transport.backing import open_backing
+from penstock.transport.closing import Closing
+from penstock.transport.codec import dump_by_value, find_culprit
 
 _ALIGNMENT_BYTES = 64
 _HEAD = struct.Struct("<QQ")  # bytes of the pickle, buffers
@@ -46,20 +47,24 @@ class Payload:
             ) from error
         raws = [buffer.raw() for buffer in buffers]
         self.descriptor, _ = open_backing()
+        self._close_file = Closing(self, self.descriptor)
         head = _HEAD.pack(len(pickled), len(raws))
         sizes = b"".join(_SIZE.pack(raw.nbytes) for raw in raws)
-        with os.fdopen(os.dup(self.descriptor), "wb") as file:
-            file.write(head + sizes + pickled)
-            for raw in raws:
-                file.seek(_aligned(file.tell()))
-                file.write(raw)
-            self.size = file.tell()
+        try:
+            with open(self.descriptor, "wb", closefd=False) as file:
+                file.write(head + sizes + pickled)
+                for raw in raws:
+                    file.seek(_aligned(file.tell()))
+                    file.write(raw)
+                self.size = file.tell()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes the file; workers that have mapped it keep it."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self._close_file()
+        self.descriptor = -1
 
 
 def load_payload(descriptor: int) -> Any:
@@ -81,30 +86,6 @@ def load_payload(descriptor: int) -> Any:
         buffers.append(view[at : at + size])
         at += size
     return pickle.loads(view[start : start + pickled_size], buffers=buffers)
-
-
-def find_culprit(value: object, name: str = "", depth: int = 6) -> str:
-    """Which attribute of an object cannot be serialised, as a dotted path.
-
-    Args:
-        value: an object that cannot.
-        name: what the path begins with.
-        depth: how far to look.
-    """
-    here = name or type(value).__name__
-    parts: list[tuple[str, object]] = []
-    if isinstance(value, dict):
-        parts = [(f"{here}[{key!r}]", part) for key, part in list(value.items())[:1000]]
-    elif isinstance(value, (list, tuple)):
-        parts = [(f"{here}[{at}]", part) for at, part in enumerate(value[:1000])]
-    elif hasattr(value, "__dict__"):
-        parts = [(f"{here}.{key}", part) for key, part in vars(value).items()]
-    for path, part in parts:
-        try:
-            dump_by_value(part, [])
-        except Exception:
-            return path if depth == 0 else find_culprit(part, path, depth - 1)
-    return f"{here}, of type {type(value).__name__}"
 
 
 def _aligned(at: int) -> int:

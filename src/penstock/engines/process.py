@@ -11,38 +11,49 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 
 from penstock.engines.crew import Crew, LeasedSeat
-from penstock.engines.death import certify
+from penstock.engines.death import Coroner
+from penstock.engines.early import EarlyEpoch, first_leases
 from penstock.engines.failure import end_or_raise, placed, to_raise
 from penstock.engines.job import Job
+from penstock.engines.launch import start_errors
+from penstock.engines.outbox import Outbox
+from penstock.engines.oversight import Oversight
 from penstock.engines.protocol import (
+    Cramped,
     Done,
     Ended,
     EpochStart,
     Event,
     Failed,
+    Guess,
+    Probed,
     Started,
     StartFailed,
     StreamStart,
     Withheld,
 )
+from penstock.engines.replies import check_reply, failures_in
+from penstock.engines.room import Room
 from penstock.engines.seat import LEAVE_S
 from penstock.engines.shared_result import SharedResult
 from penstock.engines.starter import Starter
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
+from penstock.transport.budget import Budget
 from penstock.transport.channel import SPIN_BELOW_S, SPIN_S, ChannelClosed, look_out
-from penstock.transport.codec import decode, dump_by_value, encode
+from penstock.transport.codec import dump_by_value, encode
 from penstock.transport.frames import Frame, Kind, pack
+from penstock.transport.journal import Entry, Journal, journal_bytes
+from penstock.transport.memory import RecentKills
 
-# How long to wait for the exit code of a worker whose pipe has ended by itself.
-EXIT_CODE_S = 5.0
 # Batches that the user may hold in shared memory; for more, private copies are made.
 HELD_SLOTS = 4
 
@@ -54,7 +65,11 @@ class ProcessEngine:
         job: what is to be done.
         context: the start method, or None to choose one.
         seed: torch's base seed, from which workers seed their generators.
+        memory_budget: bytes that batches may take; None: what the machine has left.
         portable: whether to do without Linux's memfd.
+
+    Raises:
+        WorkerStartError: there is no memory or no descriptor for what workers share.
 
     Attributes:
         arena: where workers put their batches.
@@ -67,17 +82,35 @@ class ProcessEngine:
         *,
         context: BaseContext | None = None,
         seed: int = 0,
+        memory_budget: int | None = None,
         portable: bool = False,
     ) -> None:
-        self.arena = Arena(most_lent=HELD_SLOTS, portable=portable)
+        self._job = job
+        with start_errors("the workers"):
+            self.arena = Arena(
+                most_lent=HELD_SLOTS,
+                head_bytes=journal_bytes(job.seats),
+                budget=Budget(memory_budget),
+                portable=portable,
+            )
+            try:
+                self._journal = Journal(self.arena.descriptor, job.seats)
+            except BaseException:
+                self.arena.close()
+                raise
         self._seats = [LeasedSeat(job, number) for number in range(job.seats)]
         self.crew = Crew(self._seats, self.arena)
         self._starter = Starter(job, context, seed, self.crew)
+        kills = RecentKills()
+        self._coroner = Coroner(job, self.crew, self._journal, kills)
+        self._oversight = Oversight(self.crew, self._journal, kills, job.sample_timeout_s)
         self._serial = 0
         self._epoch = EpochStart(0)
-        self._unsent: set[int] = set()
-        # Leases that could not be sent, to be reported in their turn.
-        self._refused: list[Event] = []
+        # What is to be reported next.
+        self._events: list[Event] = []
+        self._outbox = Outbox(self.crew)
+        self._room = Room(self.crew, self._outbox, is_stream=job.stream)
+        self._early = EarlyEpoch(self.arena)
         # How long the last batch took: before small ones it does not pay to sleep.
         self._busy_s = math.inf
 
@@ -94,7 +127,8 @@ class ProcessEngine:
             WorkerStartError: the system would not start one.
         """
         try:
-            self._starter.prepare()
+            with start_errors("the workers"):
+                self._starter.prepare()
             for seat in self._seats:
                 self._launch(seat)
         except BaseException:
@@ -102,18 +136,42 @@ class ProcessEngine:
             raise
 
     def _launch(self, seat: LeasedSeat) -> None:
+        self._journal.clear(seat.number)
         seat.take(*self._starter.start(seat.number))
         self.crew.watch(seat)
         if self._serial:
             self._send_begin(seat, seat.resumption.starts())
             self.flush()
 
-    def begin_epoch(self, start: EpochStart) -> None:
+    def anticipate(self, guess: Guess) -> None:
+        """See `Engine.anticipate`."""
+        self._check_owner()
+        idle = all(seat.ready and not seat.lent for seat in self._seats)
+        if self._early.refuses or not idle or not self.arena.can_spare(len(guess.batches)):
+            return
+        serial = self._serial + 1
+        self._early.begin(serial, guess, frozenset(seat.pid for seat in self._seats))
+        body = self._serialised(guess.start)
+        for seat in self._seats:
+            self._outbox.put(seat, pack(Kind.BEGIN, body, epoch=serial))
+        for lease in first_leases(guess, self.seats):
+            self._lend(lease, serial)
+        self.flush()
+
+    @property
+    def anticipated(self) -> int:
+        """See `Engine.anticipated`."""
+        return self._early.batches
+
+    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> None:
         """See `Engine.begin_epoch`."""
         self._check_owner()
-        self._serial += 1
+        self._serial, begun = self._early.open(self._serial, start, first)
         self._epoch = start
-        self._refused.clear()
+        self._events.clear()
+        self._room.clear()
+        # With the slots of what was just dropped.
+        self.crew.recover(self._early.results)
         for seat in self._seats:
             stale = seat.resumption.took_up
             told = seat.resumption.begin_epoch(start.starts)
@@ -123,7 +181,7 @@ class ProcessEngine:
                 self.crew.hang_up(seat)
                 self.crew.end(seat, patience_s=LEAVE_S if stale else 0.0)
                 self._launch(seat)
-            else:
+            elif seat.pid not in begun:
                 self._send_begin(seat, told)
         self.flush()
 
@@ -145,33 +203,48 @@ class ProcessEngine:
 
     def _send_begin(self, seat: LeasedSeat, starts: Mapping[int, StreamStart]) -> None:
         body = self._serialised(replace(self._epoch, starts=starts))
-        self._send(seat, pack(Kind.BEGIN, body, epoch=self._serial))
+        self._outbox.put(seat, pack(Kind.BEGIN, body, epoch=self._serial))
 
     def submit(self, lease: Lease) -> None:
         """See `Engine.submit`."""
+        made = self._early.take(lease.seat, lease.batch)
+        if made is not None:
+            self._events.append(made)
+            return
+        seat, key = self._seats[lease.seat], (self._serial, lease.batch, lease.attempt)
+        if key in seat.lent:
+            # Since before the epoch began here.
+            needed = self._early.waits_for(lease.batch)
+            if needed is not None:
+                self._room.note(seat, key, needed)
+            return
+        self._lend(lease, self._serial)
+
+    def _lend(self, lease: Lease, serial: int) -> None:
         seat = self._seats[lease.seat]
         try:
-            body = self._serialised((lease.indices, lease.fills or None))
+            body = self._serialised((lease.indices, lease.fills or None, lease.probe))
         except Exception as error:
             refusal = SerializationError(
                 f"the indices {list(lease.indices)!r:.200} of batch {lease.batch} cannot be sent "
                 f"to a worker: {error}"
             )
-            self._refused.append(Failed(lease.seat, lease.batch, lease.attempt, 0.0, 0, refusal))
+            self._events.append(Failed(lease.seat, lease.batch, lease.attempt, 0.0, 0, refusal))
             return
-        slot, capacity = self.arena.acquire(lease.seat)
-        key = (self._serial, lease.batch, lease.attempt)
-        seat.slots[key] = slot
+        slot, capacity, limit = self.arena.acquire(lease.seat)
+        key = (serial, lease.batch, lease.attempt)
+        seat.lent[key] = slot, lease
         seat.resumption.lent(key, lease.indices)
-        self._send(
+        self._outbox.put(
             seat,
             pack(
-                Kind.LEASE,
+                Kind.PROBE if lease.probe else Kind.LEASE,
                 body,
-                epoch=self._serial,
+                epoch=serial,
                 batch=lease.batch,
                 attempt=lease.attempt,
                 slot=slot,
+                used=limit,
                 capacity=capacity,
             ),
         )
@@ -188,60 +261,71 @@ class ProcessEngine:
 
     def amend(self, lease: Lease, fills: Mapping[int, Fill]) -> None:
         """See `Engine.amend`."""
+        self._seats[lease.seat].withheld.discard((self._serial, lease.batch, lease.attempt))
         self._order(Kind.AMEND, lease, encode(dict(fills), None))
 
     def recall(self, lease: Lease) -> None:
         """See `Engine.recall`."""
+        seat, key = self._seats[lease.seat], (self._serial, lease.batch, lease.attempt)
+        if key not in seat.lent:
+            # Its worker has died, or has answered, which is still to be reported.
+            return
+        seat.recalled.add(key)
+        # Its worker has to say that it has dropped it.
+        seat.withheld.discard(key)
+        self._room.withdraw(key)
         self._order(Kind.RECALL, lease, b"")
 
     def _order(self, kind: Kind, lease: Lease, body: bytes) -> None:
         frame = pack(kind, body, epoch=self._serial, batch=lease.batch, attempt=lease.attempt)
-        self._send(self._seats[lease.seat], frame)
-
-    def _send(self, seat: LeasedSeat, frame: bytes) -> None:
-        channel = seat.channel
-        if channel is None:
-            return
-        channel.queue(frame)
-        self._unsent.add(seat.number)
+        self._outbox.put(self._seats[lease.seat], frame)
 
     def flush(self) -> None:
         """See `Engine.flush`."""
-        for number in self._unsent:
-            seat = self._seats[number]
-            channel = seat.channel
-            if channel is None:
-                continue
-            try:
-                done = channel.flush()
-            except ChannelClosed:
-                # Its death is noticed, and reported, where replies are read.
-                continue
-            if not done:
-                self.crew.watch_for_room(seat, channel.write_fd)
-        self._unsent.clear()
+        # Here, since a batch that has arrived is handed over without a look at the workers.
+        self._check_owner()
+        self._outbox.flush()
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`."""
         self._check_owner()
-        if self._refused:
-            refused, self._refused = self._refused, []
-            return refused
+        if self._events:
+            return self._tell()
         if timeout_s != 0:
             self.flush()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        now = time.monotonic()
+        deadline = None if timeout_s is None else now + timeout_s
         if timeout_s != 0 and self._busy_s < SPIN_BELOW_S:
             look_out(self.crew.poll, SPIN_S if timeout_s is None else min(SPIN_S, timeout_s))
         while True:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = self.crew.poll.poll(None if left_s is None else left_s * 1000)
-            events: list[Event] = []
+            events = self._events
+            if now >= self._oversight.due:
+                self._look_after(now, events)
+            if self._room:
+                self._give_room(events)
+            until = self._oversight.due if deadline is None else min(deadline, self._oversight.due)
+            wait_s = 0.0 if events else max(0.0, until - now)
+            ready = self.crew.poll.poll(wait_s * 1000)
             for fd, _ in ready:
                 seat = self.crew.watched.get(fd)
                 if seat is not None:
                     self._attend(seat, fd, events)
-            if events or (deadline is not None and time.monotonic() >= deadline):
-                return events
+            now = time.monotonic()
+            if events or timeout_s == 0 or (deadline is not None and now >= deadline):
+                return self._tell()
+
+    def _tell(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def _look_after(self, now: float, events: list[Event]) -> None:
+        """What is due several times a second, whether or not workers have anything to say."""
+        for seat, entry in self._oversight.look(now, self._serial):
+            if entry is None:
+                # The dataset's own children hold the pipe that would tell of its end.
+                self._bury(seat, events, self._hear(seat, events))
+            else:
+                self._end_overdue(seat, entry, events)
 
     def _attend(self, seat: LeasedSeat, fd: int, events: list[Event]) -> None:
         """One descriptor of a worker is ready."""
@@ -258,14 +342,11 @@ class ProcessEngine:
             for frame in channel.receive():
                 self._read(seat, frame, events)
             if fd == process.sentinel:
-                # What it sent before it died counts, all of it; then comes the end of the file.
-                for frame in seat.last_words():
-                    self._read(seat, frame, events)
-                self._bury(seat, events)
+                self._bury(seat, events, self._hear(seat, events))
         except ChannelClosed:
             self._bury(seat, events)
         except WireError as error:
-            self._bury(seat, events, str(error))
+            self._bury(seat, events, _fault_of(error))
 
     def _read(self, seat: LeasedSeat, frame: Frame, events: list[Event]) -> None:
         kind = frame.kind
@@ -276,28 +357,41 @@ class ProcessEngine:
         if kind == Kind.STARTLESS and frame.epoch not in (0, self._serial):
             return
         if kind == Kind.STARTLESS:
-            events.append(StartFailed(seat.number, to_raise(decode(frame.body, None))))
+            events.append(StartFailed(seat.number, to_raise(failures_in(frame)[0])))
             return
         key = (frame.epoch, frame.batch, frame.attempt)
-        if kind == Kind.WITHHELD:
-            if frame.epoch == self._serial:
-                failures = placed(decode(frame.body, None))
-                events.append(
-                    Withheld(
-                        seat.number,
-                        frame.batch,
-                        frame.attempt,
-                        frame.busy_s,
-                        frame.position,
-                        failures,
-                    )
-                )
-            return
-        slot = seat.slots.pop(key, None)
-        if slot is None:
-            raise WireError(f"worker {seat.number} answers a lease {key} that it does not have")
-        self.arena.note_capacity(slot, frame.capacity)
+        if key not in seat.lent:
+            raise WireError(f"it answers a lease {key} that it does not have")
+        slot, lease = seat.lent[key]
         current = frame.epoch == self._serial
+        if not current and self._early.is_of(frame):
+            self._early.hear(seat, frame, key)
+            return
+        order = Kind.PROBE if lease.probe else Kind.LEASE
+        if not current or key in seat.recalled:
+            order = Kind.RECALL
+        check_reply(frame, order, slot, is_stream=self._job.stream)
+        seat.heard = frame.epoch
+        where = (seat.number, frame.batch, frame.attempt, frame.busy_s, frame.position)
+        if kind in (Kind.WITHHELD, Kind.CRAMPED):
+            if not current:
+                return
+            if kind == Kind.WITHHELD:
+                if key not in seat.recalled:
+                    seat.withheld.add(key)
+                events.append(Withheld(*where, placed(failures_in(frame))))
+            else:
+                self.arena.note_capacity(slot, frame.capacity)
+                self._room.note(seat, key, frame.used)
+                # Whether there is room is looked at before anybody waits.
+                self._give_room(events)
+            return
+        failure = failures_in(frame)[0] if kind == Kind.FAILED else None
+        self.arena.note_capacity(slot, frame.capacity)
+        del seat.lent[key]
+        seat.recalled.discard(key)
+        seat.withheld.discard(key)
+        self._room.withdraw(key)
         if not (kind == Kind.DONE and current and frame.used):
             self.arena.release(slot)
         if not current:
@@ -305,26 +399,84 @@ class ProcessEngine:
         result = None
         if kind == Kind.DONE:
             result = SharedResult(self.arena, frame.body, slot, frame.used)
-        seat.resumption.answered(key, frame.position, result)
+        seat.resumption.answered(key, frame.position, frame.seen, result)
         if kind == Kind.DROPPED:
             return
-        where = (seat.number, frame.batch, frame.attempt, frame.busy_s, frame.position)
         self._busy_s = frame.busy_s
         if result is not None:
             events.append(Done(*where, result))
-        elif kind == Kind.FAILED:
-            events.append(Failed(*where, end_or_raise(decode(frame.body, None))))
+        elif failure is not None:
+            events.append(Failed(*where, end_or_raise(failure)))
         elif kind == Kind.ENDED:
             events.append(Ended(*where))
+        elif kind == Kind.PROBED:
+            events.append(Probed(*where))
 
-    def _bury(self, seat: LeasedSeat, events: list[Event], fault: str = "") -> None:
+    def _give_room(self, events: list[Event]) -> None:
+        self._room.serve()
+        self.flush()
+        stuck = self._room.stuck()
+        # Once is enough: by the next time, what follows from it has been ordered.
+        if stuck is not None and not any(isinstance(event, Cramped) for event in events):
+            events.append(stuck)
+
+    def rewind(self, seat: int) -> None:
+        """See `Engine.rewind`: another worker does that, with a copy that has read nothing."""
+        place = self._seats[seat]
+        place.resumption.rewind()
+        if place.process is None:
+            # It is gone, and will be replaced.
+            return
+        for key in place.lent:
+            self._room.withdraw(key)
+        self.crew.hang_up(place)
+        self.crew.end(place, patience_s=0.0)
+        self._launch(place)
+
+    def refuse_room(self, lease: Lease) -> None:
+        """See `Engine.refuse_room`."""
+        self._room.refuse((self._serial, lease.batch, lease.attempt))
+
+    def _end_overdue(self, seat: LeasedSeat, entry: Entry, events: list[Event]) -> None:
+        """A sample takes longer than it may: its worker is ended."""
+        # Stopped, so that it cannot get done between the last look and the end.
+        seat.signal(signal.SIGSTOP)
+        if self._journal.read(seat.number) != entry:
+            seat.signal(signal.SIGCONT)
+            return
+        fault = self._hear(seat, events)
+        # To be asked for a stack may interrupt a call of the system, and have the sample fail or
+        # stop short: nothing that comes of the worker from here on is heard.
+        self._oversight.take_stacks(seat)
+        seat.kill()
+        allowed_s = self._job.sample_timeout_s or 0.0
+        late = f"was ended for a sample that took longer than {allowed_s:g} s (sample_timeout)"
+        self._bury(seat, events, fault or late, None if fault else entry)
+
+    def _hear(self, seat: LeasedSeat, events: list[Event]) -> str:
+        """What a worker that is gone, or stopped, has sent counts, all of it.
+
+        Returns:
+            What it had to be ended for, if anything was wrong with that.
+        """
+        try:
+            for frame in seat.final_frames():
+                self._read(seat, frame, events)
+        except ChannelClosed:
+            return ""
+        except WireError as error:
+            return _fault_of(error)
+        return ""
+
+    def _bury(
+        self, seat: LeasedSeat, events: list[Event], fault: str = "", overdue: Entry | None = None
+    ) -> None:
         """A worker is gone, or has to go."""
         if seat.process is None:
             return
-        pid = seat.pid
-        self.crew.hang_up(seat)
-        code = self.crew.end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
-        events.append(certify(seat.number, pid, code, fault))
+        for key in seat.lent:
+            self._room.withdraw(key)
+        events.append(self._coroner.bury(seat, self._serial, fault, overdue))
 
     def wait_handles(self) -> list[int]:
         """See `Engine.wait_handles`."""
@@ -341,3 +493,8 @@ class ProcessEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self.crew.close()
+
+
+def _fault_of(error: WireError) -> str:
+    """Why a worker has to go that has sent what cannot be; see `DeathCertificate.fault`."""
+    return f"was ended, since {error}"

@@ -3,8 +3,9 @@
 One run of a dataset (`penstock.epoch`) drives one engine from one thread::
 
     start()                       once; workers begin to get ready
-    begin_epoch(start)            before the first lease of each epoch; what is left of the
+    begin_epoch(start, first)     before the first lease of each epoch; what is left of the
                                   epoch before is dropped, and its replies never come up
+    anticipate(guess)             when all of an epoch is made: workers begin the next
     submit / amend / recall       never wait, and may keep the order back until flush()
     flush()                       sends what was kept back, without waiting
     poll(timeout_s)               what was reported since; waits for a first report if asked to,
@@ -21,9 +22,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from penstock.certificate import DeathCertificate
 from penstock.errors import SampleError
-from penstock.schedule import Fill, Lease
+from penstock.schedule import Death, Fill, Lease
 from penstock.transport.arena import Arena
+
+ROUND_S = 0.25
+"""How long one may wait at `Engine.wait_handles` before `Engine.poll` has to be asked again."""
 
 Failures: TypeAlias = Sequence[tuple[int, SampleError]]
 """Bad samples with their places in the batch."""
@@ -49,6 +54,7 @@ class StreamStart:
         snapshot: the state of its dataset at that place or an earlier one, packed, or None.
         snapshot_at: samples that had been taken from it there.
         random: the states of the process's generators there, packed, or None: as they are.
+        seen: what the last sample that was taken looks like; see `likeness`.
         earlier: whether the snapshot is no place in this epoch, but how one has left the dataset.
     """
 
@@ -56,6 +62,7 @@ class StreamStart:
     snapshot: bytes | None = None
     snapshot_at: int = 0
     random: bytes | None = None
+    seen: int = 0
     earlier: bool = False
 
 
@@ -73,6 +80,19 @@ class EpochStart:
     seed: int
     starts: Mapping[int, StreamStart] = field(default_factory=dict)
     number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What the next epoch is expected to begin with.
+
+    Attributes:
+        start: see `EpochStart`.
+        batches: the indices of its first batches.
+    """
+
+    start: EpochStart
+    batches: Sequence[Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +115,15 @@ class Opened:
 class Result(Protocol):
     """A batch that has arrived and was not opened yet."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of shared memory that it takes."""
+
     def open(self) -> Opened:
         """The batch. Call it, or `discard`, once."""
 
     def discard(self) -> None:
-        """Gives its memory back unread."""
+        """Gives its memory back unread; once it was opened or discarded, does nothing."""
 
 
 @dataclass(slots=True)
@@ -151,6 +175,24 @@ class Ended(Report):
 
 
 @dataclass(slots=True)
+class Probed(Report):
+    """The samples of a probe were made without harm, and given up."""
+
+
+@dataclass(slots=True)
+class Cramped:
+    """No worker can go on: this batch is the first of those that wait for more memory.
+
+    Attributes:
+        lease: of it.
+        fits: how many batches of its size there is room for.
+    """
+
+    lease: Lease
+    fits: int
+
+
+@dataclass(slots=True)
 class Started:
     """A worker has its dataset ready."""
 
@@ -171,16 +213,18 @@ class Died:
 
     Attributes:
         seat: its number.
-        cause: its exit code or signal, in words.
-        pid: its process id; 0 if that is not known.
+        certificate: what is known of it.
+        death: what of that the scheduler goes by.
     """
 
     seat: int
-    cause: str
-    pid: int = 0
+    certificate: DeathCertificate
+    death: Death = Death()  # noqa: RUF009 - frozen
 
 
-Event: TypeAlias = Done | Withheld | Failed | Ended | Started | StartFailed | Died
+Event: TypeAlias = (
+    Done | Withheld | Failed | Ended | Probed | Cramped | Started | StartFailed | Died
+)
 
 
 class Engine(Protocol):
@@ -197,8 +241,20 @@ class Engine(Protocol):
     def start(self) -> None:
         """Starts the workers, and waits for none of them."""
 
-    def begin_epoch(self, start: EpochStart) -> None:
-        """Opens an epoch."""
+    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> None:
+        """Opens an epoch.
+
+        Args:
+            start: what it begins with.
+            first: the indices of its first batches, as many as were anticipated.
+        """
+
+    def anticipate(self, guess: Guess) -> None:
+        """Has workers that have nothing to do begin the next epoch, as it is expected to be."""
+
+    @property
+    def anticipated(self) -> int:
+        """Batches of the next epoch that workers have begun; 0: it has not been anticipated."""
 
     def ready_seats(self) -> list[int]:
         """Workers that have their dataset since an epoch before; of others comes a `Started`."""
@@ -211,6 +267,16 @@ class Engine(Protocol):
 
     def recall(self, lease: Lease) -> None:
         """Takes a lease back; nothing is reported of it from now on."""
+
+    def rewind(self, seat: int) -> None:
+        """Has a worker begin its streams again, behind what was handed over of them.
+
+        It has nothing any more that it was lent. Call it before what has arrived and is not to be
+        handed over is discarded.
+        """
+
+    def refuse_room(self, lease: Lease) -> None:
+        """Tells a worker that waits for memory that there is none: its batch fails."""
 
     def flush(self) -> None:
         """Sends the orders that were kept back, several to a worker in one message."""

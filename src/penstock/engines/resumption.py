@@ -60,6 +60,8 @@ class Resumption:
         self._starts: dict[int, StreamStart] = {}
         self._streams: dict[Key, int] = {}
         self._arrived: deque[tuple[int, int, SharedResult]] = deque()
+        # Where a stream would have begun before each batch that may be given up.
+        self._before: deque[tuple[int, StreamStart, SharedResult]] = deque()
         self.took_up = False
 
     def begin_epoch(self, starts: Mapping[int, StreamStart]) -> dict[int, StreamStart]:
@@ -72,6 +74,7 @@ class Resumption:
             What to tell a worker that has lived through the epoch before.
         """
         self._settle()
+        self._before.clear()
         told = {number: starts.get(number, StreamStart()) for number in self._own}
         self._starts = {
             number: start if number in starts else self._left(number)
@@ -95,22 +98,49 @@ class Resumption:
         if self._is_stream:
             self._streams[key] = stream_of(indices)
 
-    def answered(self, key: Key, position: int, result: SharedResult | None = None) -> None:
+    def answered(
+        self, key: Key, position: int, seen: int = 0, result: SharedResult | None = None
+    ) -> None:
         """The last word about a lease has come.
 
         Args:
             key: which.
             position: samples taken from its stream.
+            seen: what the last of them looks like.
             result: the batch, if there is one.
         """
         stream = self._seat
         if self._is_stream:
-            stream = self._streams.pop(key)
-            # What was taken for a batch that was given up is gone as well.
-            self._starts[stream] = replace(self._starts[stream], pulled=position)
+            stream = self._advance(key, position, seen, result)
         if result is not None and self._keeps:
             self._arrived.append((stream, position, result))
             self._settle()
+
+    def _advance(self, key: Key, position: int, seen: int, result: SharedResult | None) -> int:
+        """Notes where a stream stands behind a lease; returns which stream that is."""
+        stream = self._streams[key]
+        first = next(other for other, number in self._streams.items() if number == stream)
+        del self._streams[key]
+        if first != key:
+            # It was taken back while the batch before it was made: the stream is amid that.
+            return stream
+        start = self._starts[stream]
+        if result is not None:
+            while self._before and self._before[0][2].settled:
+                self._before.popleft()
+            self._before.append((stream, start, result))
+        # What was taken for a batch that was given up is gone as well.
+        self._starts[stream] = replace(start, pulled=position, seen=seen)
+        return stream
+
+    def rewind(self) -> None:
+        """What has arrived and was not handed over is not wanted."""
+        while self._before:
+            stream, start, result = self._before.pop()
+            if not result.settled:
+                self._starts[stream] = start
+        self._settle()
+        self._forget()
 
     def _settle(self, *, waiting: bool = False) -> None:
         """Takes the states of batches that were handed over; with `waiting`, of all."""
@@ -118,8 +148,10 @@ class Resumption:
             number, position, result = self._arrived.popleft()
             snapshot = result.snapshot()
             if snapshot is not None:
-                pulled = self._starts[number].pulled
-                self._starts[number] = StreamStart(pulled, snapshot, position, result.random)
+                start = self._starts[number]
+                self._starts[number] = StreamStart(
+                    start.pulled, snapshot, position, result.random, seen=start.seen
+                )
 
     def _left(self, number: int) -> StreamStart:
         """How an epoch has left a copy, as far as that is known."""

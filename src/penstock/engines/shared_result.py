@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from penstock.engines.failure import placed
 from penstock.engines.protocol import Opened
+from penstock.errors import ClosedError, WireError
 from penstock.transport.arena import Arena
+from penstock.transport.backing import Bytes
 from penstock.transport.codec import decode
 
 
@@ -22,48 +26,78 @@ class SharedResult:
         random: with a snapshot, the states of its worker's generators, packed, or None.
     """
 
-    __slots__ = ("_arena", "_body", "_decoded", "_slot", "_snapshot", "_used", "random", "settled")
+    __slots__ = (
+        "_arena",
+        "_body",
+        "_era",
+        "_slot",
+        "_snapshot",
+        "_used",
+        "random",
+        "settled",
+    )
 
     def __init__(self, arena: Arena, body: memoryview, slot: int, used: int) -> None:
         self._arena = arena
+        # Between two epochs the arena takes back what nobody has come for, this one's slot too.
+        self._era = arena.era
         self._body = body
         self._slot = slot
         self._used = used
-        # What a look at its snapshot has found, for `open`: a slot can be lent only once.
-        self._decoded: Opened | Exception | None = None
         self._snapshot: bytes | None = None
         self.random: bytes | None = None
         self.settled = False
 
+    @property
+    def size(self) -> int:
+        """See `penstock.engines.protocol.Result`."""
+        return self._used
+
+    @property
+    def slot(self) -> int | None:
+        """The slot that it lies in; None if in the message, or if it was opened or discarded."""
+        return self._slot if self._used and not self.settled else None
+
+    def carry_over(self) -> None:
+        """Has it belong to the epoch that begins, for which its slot is kept."""
+        self._era = self._arena.era
+
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
         self.settled = True
-        decoded, self._decoded = self._decoded, None
-        if decoded is None:
-            decoded = self._decode()
-        elif isinstance(decoded, Exception):
-            raise decoded
-        self._snapshot = decoded.snapshot
-        return decoded
+        root = self._arena.lend(self._in_its_era(), self._used) if self._used else None
+        opened = self._decode(root)
+        self._snapshot = opened.snapshot
+        return opened
 
     def discard(self) -> None:
         """See `penstock.engines.protocol.Result`."""
+        if self.settled:
+            return
         self.settled = True
-        if self._decoded is None and self._used:
+        if self._used and self._era == self._arena.era:
             self._arena.release(self._slot)
-        self._decoded = None
 
     def snapshot(self) -> bytes | None:
         """The dataset's state behind the batch; None without one, or if given up unread."""
-        if not self.settled and self._decoded is None:
-            try:
-                self._decoded = self._decode()
-                self._snapshot = self._decoded.snapshot
-            except Exception as error:
-                self._decoded = error
+        if not self.settled and self._snapshot is None:
+            # What is wrong with the batch is told where it is opened. It is not lent for this: it
+            # would count as one that the program keeps.
+            with contextlib.suppress(Exception):
+                root = self._arena.peek(self._in_its_era(), self._used) if self._used else None
+                self._snapshot = self._decode(root).snapshot
         return self._snapshot
 
-    def _decode(self) -> Opened:
-        root = self._arena.lend(self._slot, self._used) if self._used else None
-        value, samples, failures, snapshot, self.random = decode(self._body, root)
-        return Opened(value, samples, placed(failures) if failures else (), snapshot)
+    def _in_its_era(self) -> int:
+        """The slot, which is its own as long as its epoch lasts."""
+        if self._era != self._arena.era:
+            raise ClosedError("this batch is of an epoch that was closed; iterate it again")
+        return self._slot
+
+    def _decode(self, root: Bytes | None) -> Opened:
+        made = decode(self._body, root)
+        try:
+            value, samples, failures, snapshot, self.random = made
+            return Opened(value, int(samples), placed(failures) if failures else (), snapshot)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise WireError(f"a worker sent {type(made).__name__} where a batch belongs") from error

@@ -13,16 +13,25 @@ from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
+from penstock.engines.likeness import UNKNOWN, likeness
 from penstock.engines.naming import name_current
 from penstock.engines.outcome import Broken, Held, Made, Outcome, StreamEnded, with_snapshot
 from penstock.engines.protocol import NOTHING_LEFT, StreamStart
 from penstock.engines.randomness import ProcessRandomness
 from penstock.errors import DatasetError
 from penstock.schedule import Fill, Lease
+from penstock.transport.journal import NO_PLACE, Journal
 
 # An endless stream may have nothing but bad samples: so many of them in one batch are told
 # before it is full, for the training process to say when it is enough.
 MOST_UNTOLD_FAILURES = 100
+
+_NOTHING = object()
+_NOT_THE_SAME = (
+    "it is not the same stream each time, so nothing can go on where another worker was, or from a "
+    "saved state. Draw its order from the global random generators, which are seeded, or from "
+    "set_epoch(), or give it state_dict() and load_state_dict()"
+)
 
 
 class StreamFetcher:
@@ -34,14 +43,24 @@ class StreamFetcher:
         job: what is to be done.
         seat: the worker's number, or None in the training process.
         allocate: memory for default-collated batches; None for ordinary memory.
+        journal: where to note which sample is being made; None: nobody would read it.
 
     Attributes:
         pulled: samples taken from the stream, bad ones among them: where a
             worker in this one's place has to go on.
+        seen: what the last of them looks like.
     """
 
-    def __init__(self, job: Job, seat: int | None, allocate: Allocate | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        seat: int | None,
+        allocate: Allocate | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self._job = job
+        # Which one it is matters only where its time is limited: none can be left out.
+        self._journal = journal if job.sample_timeout_s is not None else None
         self._seat = seat
         self._collate = Collation(job, seat, allocate)
         self._snapshots = Snapshots(job.dataset, job.snapshot_every)
@@ -53,6 +72,7 @@ class StreamFetcher:
         # Until one batch was full, the batch size may be far more than there are samples.
         self._fills_batches = False
         self.pulled = 0
+        self.seen = UNKNOWN
 
     def begin_epoch(self, start: StreamStart | None = None, number: int | None = None) -> None:
         """Starts the stream anew.
@@ -70,6 +90,7 @@ class StreamFetcher:
         self._samples, self._failures = [], []
         # Until the stream is there, the place that it will be at.
         self.pulled = self._start.pulled
+        self.seen = self._start.seen
 
     def fetch(self, lease: Lease) -> Outcome:
         """Makes the next batch."""
@@ -89,13 +110,15 @@ class StreamFetcher:
         job = self._job
         wanted = job.batch_size if job.batched else 1
         rows: Rows | None = None
+        last: Any = _NOTHING
         began = time.perf_counter()
         while len(self._samples) < wanted:
             try:
-                sample = self._pull()
+                sample = last = self._pull()
             except StopIteration:
                 break
             except Exception as error:
+                last, self.seen = _NOTHING, UNKNOWN
                 failure = self._describe(error)
                 if job.sample_errors == "raise" or self._over:
                     return Broken(failure)
@@ -110,6 +133,11 @@ class StreamFetcher:
             if not self._samples and self._fills_batches:
                 rows = self._collate.rows(sample, wanted, time.perf_counter() - began)
             self._samples.append(sample if rows is None else rows.place(sample))
+        if self._journal is not None:
+            self._journal.at(NO_PLACE)
+        if last is not _NOTHING and self._seat is not None:
+            # Now: the function that collates may change it.
+            self.seen = likeness(last)
         samples, failures = self._samples, self._failures
         self._fills_batches = len(samples) == wanted
         if not samples or (job.drop_last and len(samples) < wanted):
@@ -122,9 +150,12 @@ class StreamFetcher:
     def _pull(self) -> Any:
         if self._over:
             raise StopIteration
+        journal = self._journal
         if self._iterator is None:
             self._iterator = self._begin_stream()
         self.pulled += 1
+        if journal is not None:
+            journal.at(len(self._samples))
         try:
             sample = next(self._iterator)
         except StopIteration:
@@ -159,16 +190,24 @@ class StreamFetcher:
         if self._sequence is not None and start.random is not None:
             self._sequence.restore(unpack(start.random))
         for pulled in range(start.snapshot_at, start.pulled):
+            if self._journal is not None:
+                self._journal.at(0)
             try:
-                next(iterator)
+                sample = next(iterator)
             except StopIteration:
+                self._over = True
                 raise DatasetError(
                     f"the stream ended after {pulled} samples when it was run again, before the "
-                    f"{start.pulled} that were handed over: it is not the same stream each time, "
-                    "so nothing can go on from a worker that died, or from a saved state"
+                    f"{start.pulled} that were handed over: {_NOT_THE_SAME}"
                 ) from None
             except Exception:
                 continue
+            if pulled + 1 == start.pulled and start.seen not in (UNKNOWN, likeness(sample)):
+                self._over = True
+                raise DatasetError(
+                    f"the stream gave another sample {pulled} when it was run again than the first "
+                    f"time: {_NOT_THE_SAME}"
+                )
         return iterator
 
     def _describe(self, error: Exception) -> Failure:

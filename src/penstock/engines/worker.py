@@ -29,19 +29,25 @@ from penstock.engines.fetch import Fetcher
 from penstock.engines.heap import keep_freed_memory
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
-from penstock.engines.outcome import Held, Made, Outcome, StreamEnded
+from penstock.engines.last_words import record as record_last_words
+from penstock.engines.outcome import Held, Made, Outcome, StreamEnded, Tried
 from penstock.engines.payload import load_payload
 from penstock.engines.randomness import seed_process
+from penstock.engines.seat import LEAVE_S
+from penstock.errors import MemoryBudgetError
 from penstock.plan import stream_of
 from penstock.schedule import Lease
 from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
 from penstock.transport.codec import decode, encode
 from penstock.transport.frames import Frame, Kind, pack
+from penstock.transport.journal import NO_PLACE, Journal
 from penstock.transport.writer import SlotWriter
 
 # After a lease that took this long, the inbox is looked at before the next: an order to
 # drop that one may have come. Looking takes 1 µs.
 _LOOK_AFTER_S = 0.0005
+# How long processes that the dataset has started may take to leave; half of what this one has.
+_CHILDREN_S = LEAVE_S / 2
 
 
 def worker_main(
@@ -49,9 +55,11 @@ def worker_main(
     seed: int,
     incoming: Connection[Any, Any],
     outgoing: Connection[Any, Any],
+    stderr: Any,
     arena: Any,
     stride: int,
     job: Any,
+    seats: int,
 ) -> None:
     """Runs a worker to its end.
 
@@ -60,23 +68,27 @@ def worker_main(
         seed: what torch would call its base seed.
         incoming: read end of the pipe of leases.
         outgoing: write end of the pipe of replies.
+        stderr: the descriptor of what to write errors to, or what makes one when `detach` is
+            called; negative: this process's own.
         arena: the arena's descriptor, or what makes one when `detach` is called.
         stride: the distance between the arena's slots in bytes.
         job: the `Job`, or what makes the descriptor of its payload.
+        seats: how many workers there are.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    record_last_words(stderr if isinstance(stderr, int) else stderr.detach())
     _allow_children()
     channel = Channel(incoming, outgoing, blocking=True)
     with contextlib.suppress(ChannelClosed):
         descriptor = arena if isinstance(arena, int) else arena.detach()
-        worker = _get_ready(seat, seed, channel, SlotWriter(descriptor, stride), job)
+        journal = Journal(descriptor, seats, seat)
+        worker = _get_ready(seat, seed, channel, SlotWriter(descriptor, stride), journal, job)
         if worker is not None:
             worker.run()
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
-    for child in multiprocessing.active_children():
-        child.terminate()
+    _end_children()
     # The parent may be gone, with nobody to wait for threads that the dataset has started.
     os._exit(0)
 
@@ -92,8 +104,21 @@ def _allow_children() -> None:
     config["daemon"] = False
 
 
+def _end_children() -> None:
+    """Has the processes leave that the dataset has started with multiprocessing.
+
+    Behind this one's end they are killed, by the lifeline, whatever they still have to put away.
+    """
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + _CHILDREN_S
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+
+
 def _get_ready(
-    seat: int, seed: int, channel: Channel, writer: SlotWriter, job: Any
+    seat: int, seed: int, channel: Channel, writer: SlotWriter, journal: Journal, job: Any
 ) -> _Worker | None:
     """Makes the dataset ready as torch's workers do, or tells the parent why it cannot be."""
     step = "the dataset, as it was unpickled"
@@ -110,7 +135,7 @@ def _get_ready(
         step = "worker_init_fn"
         if job.worker_init_fn is not None and (not job.stream or job.owns_stream(seat)):
             job.worker_init_fn(seat)
-        worker = _Worker(job, seat, seed, channel, writer)
+        worker = _Worker(job, seat, seed, channel, writer, journal)
         # What is here now stays. The garbage collector would visit all of it again and again, and
         # write to each object's page, which after a fork copies that page.
         gc.freeze()
@@ -127,18 +152,31 @@ class _Worker:
     """The loop of a worker that has its dataset."""
 
     def __init__(
-        self, job: Job, seat: int, seed: int, channel: Channel, writer: SlotWriter
+        self,
+        job: Job,
+        seat: int,
+        seed: int,
+        channel: Channel,
+        writer: SlotWriter,
+        journal: Journal,
     ) -> None:
         self._seat = seat
         self._channel = channel
         self._writer = writer
+        self._journal = journal
         allocate = writer.allocate
-        self._streams = StreamHost(job, seat, seed, allocate) if job.stream else None
-        self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, seat, allocate)
+        self._streams = StreamHost(job, seat, seed, allocate, journal) if job.stream else None
+        self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, seat, allocate, journal)
         self._leases: deque[Frame] = deque()
         self._amendments: deque[Frame] = deque()
         self._held: dict[tuple[int, int], Frame] = {}
         self._busy: dict[tuple[int, int], float] = {}
+        # What takes back the batch that an answer was waited for, and what came behind that.
+        self._put_by: list[Frame] = []
+        self._current: Frame | None = None
+        # How long the lease that is carried out has waited for memory, which is no work.
+        self._waited_s = 0.0
+        writer.ask = self._ask_for_room
 
     def run(self) -> None:
         """Works until the pipe ends."""
@@ -154,7 +192,7 @@ class _Worker:
                 began = time.perf_counter()
                 self._work(frame, began)
                 took_s = time.perf_counter() - began
-                if took_s > _LOOK_AFTER_S and self._channel.has_data():
+                if self._put_by or (took_s > _LOOK_AFTER_S and self._channel.has_data()):
                     self._receive()
 
     def _next(self) -> Frame | None:
@@ -166,15 +204,19 @@ class _Worker:
         return None
 
     def _receive(self) -> None:
-        for frame in self._channel.receive():
-            if frame.kind == Kind.LEASE:
-                self._leases.append(frame)
-            elif frame.kind == Kind.AMEND:
-                self._amendments.append(frame)
-            elif frame.kind == Kind.RECALL:
-                self._recall(frame)
-            elif frame.kind == Kind.BEGIN:
-                self._begin_epoch(frame)
+        frames, self._put_by = self._put_by or self._channel.receive(), []
+        for frame in frames:
+            self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind in (Kind.LEASE, Kind.PROBE):
+            self._leases.append(frame)
+        elif frame.kind == Kind.AMEND:
+            self._amendments.append(frame)
+        elif frame.kind == Kind.RECALL:
+            self._recall(frame)
+        elif frame.kind == Kind.BEGIN:
+            self._begin_epoch(frame)
 
     def _begin_epoch(self, frame: Frame) -> None:
         for waiting in [*self._leases, *self._held.values()]:
@@ -212,25 +254,71 @@ class _Worker:
 
     def _work(self, frame: Frame, began: float) -> None:
         key = (frame.batch, frame.attempt)
+        self._waited_s = 0.0
+        self._journal.begin(frame.epoch, frame.batch, frame.attempt)
         if frame.kind == Kind.AMEND:
             lease = self._held.pop(key, None)
             if lease is None:
                 return
-            self._writer.begin(lease.slot, lease.capacity)
+            self._begin_slot(lease)
             outcome = self._fetcher.amend(frame.batch, decode(frame.body, None))
             began -= self._busy.pop(key, 0.0)
         else:
             lease = frame
-            self._writer.begin(lease.slot, lease.capacity)
-            indices, fills = pickle.loads(lease.body)
+            self._begin_slot(lease)
+            indices, fills, probe = pickle.loads(lease.body)
             outcome = self._fetcher.fetch(
-                Lease(lease.batch, lease.attempt, self._seat, indices, fills or {})
+                Lease(lease.batch, lease.attempt, self._seat, indices, fills or {}, probe)
             )
         self._answer(lease, outcome, began)
 
+    def _begin_slot(self, lease: Frame) -> None:
+        self._current = lease
+        self._writer.begin(lease.slot, lease.capacity, lease.used)
+
+    def _ask_for_room(self, needed: int) -> int:
+        """Asks the parent for more memory for the slot, and waits for the answer.
+
+        Raises:
+            MemoryBudgetError: there is none, or the batch is not wanted any more.
+        """
+        lease = self._current
+        if lease is None:
+            raise RuntimeError("there is no batch to need memory")
+        began = time.perf_counter()
+        # What is waited for is no sample's.
+        self._journal.at(NO_PLACE)
+        key = _key_of(lease)
+        self._channel.send_all(
+            pack(
+                Kind.CRAMPED,
+                epoch=lease.epoch,
+                batch=lease.batch,
+                attempt=lease.attempt,
+                slot=lease.slot,
+                used=needed,
+                capacity=self._writer.capacity,
+            )
+        )
+        answer: Frame | None = None
+        while answer is None and not self._put_by:
+            for frame in self._channel.receive():
+                if frame.kind == Kind.GRANT and _key_of(frame) == key:
+                    answer = frame
+                elif self._put_by or _takes_back(frame, key):
+                    self._put_by.append(frame)
+                else:
+                    # What is taken back gives its room to this batch.
+                    self._take(frame)
+        self._waited_s += time.perf_counter() - began
+        if answer is not None and answer.used:
+            return answer.used
+        why = "the batch is not wanted any more" if answer is None else bytes(answer.body).decode()
+        raise MemoryBudgetError(why)
+
     def _answer(self, lease: Frame, outcome: Outcome, began: float) -> None:
         kind, body = self._encode(outcome)
-        busy_s = time.perf_counter() - began
+        busy_s = time.perf_counter() - began - self._waited_s
         # Whatever came of it, the slot may have grown meanwhile.
         lease = lease._replace(capacity=self._writer.capacity)
         if kind == Kind.WITHHELD:
@@ -238,6 +326,7 @@ class _Worker:
             self._held[key] = lease
             self._busy[key] = busy_s
         self._reply(kind, lease, body, busy_s)
+        self._journal.end()
 
     def _encode(self, outcome: Outcome) -> tuple[Kind, bytes]:
         try:
@@ -247,6 +336,8 @@ class _Worker:
                 return Kind.DONE, encode(made, self._writer)
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
+            if isinstance(outcome, Tried):
+                return Kind.PROBED, b""
             if isinstance(outcome, StreamEnded):
                 return Kind.ENDED, b""
             return Kind.FAILED, encode(outcome.failure, None)
@@ -254,6 +345,7 @@ class _Worker:
             return Kind.FAILED, encode(describe(error, seat=self._seat), None)
 
     def _reply(self, kind: Kind, lease: Frame, body: bytes, busy_s: float) -> None:
+        position, seen = self._pulled(lease)
         self._channel.send_all(
             pack(
                 kind,
@@ -264,14 +356,25 @@ class _Worker:
                 slot=lease.slot,
                 used=self._writer.used if kind == Kind.DONE else 0,
                 capacity=lease.capacity,
-                position=self._pulled(lease),
+                position=position,
+                seen=seen,
                 busy_s=busy_s,
             )
         )
 
-    def _pulled(self, lease: Frame) -> int:
-        """Samples taken from the stream that a lease is about."""
+    def _pulled(self, lease: Frame) -> tuple[int, int]:
+        """Samples taken from the stream that a lease is about, and what the last looks like."""
         if self._streams is None:
-            return 0
-        indices, _ = pickle.loads(lease.body)
-        return self._streams.pulled(stream_of(indices))
+            return 0, 0
+        indices, _, _ = pickle.loads(lease.body)
+        stream = stream_of(indices)
+        return self._streams.pulled(stream), self._streams.seen(stream)
+
+
+def _key_of(frame: Frame) -> tuple[int, int, int]:
+    return frame.epoch, frame.batch, frame.attempt
+
+
+def _takes_back(frame: Frame, key: tuple[int, int, int]) -> bool:
+    """Whether a message says that a lease is not wanted any more."""
+    return frame.kind == Kind.BEGIN or (frame.kind == Kind.RECALL and _key_of(frame) == key)

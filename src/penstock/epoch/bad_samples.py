@@ -32,10 +32,13 @@ class BadSamples:
         while not self._stopped and (question := scheduler.open_batch()) is not None:
             batch, failures = question
             try:
-                fills = {place: self._decide_once(error, batch) for place, error in failures}
+                fills = self._decide_batch(failures, batch)
             except Exception as error:
-                self._stopped = isinstance(error, TooManySkippedError)
-                scheduler.fail(batch, error)
+                # Of the program's own function.
+                fills = error
+            if isinstance(fills, BaseException):
+                self._stopped = isinstance(fills, TooManySkippedError)
+                scheduler.fail(batch, fills)
             else:
                 scheduler.resolve(batch, fills)
 
@@ -49,7 +52,21 @@ class BadSamples:
             self._marks.note_skip(batch)
             self._ledger.record(error)
 
-    def _decide_once(self, error: SampleError, batch: int) -> Fill:
+    def _decide_batch(self, failures: Failures, batch: int) -> dict[int, Fill] | BaseException:
+        """The decisions about the bad samples of a batch, or the error in its place.
+
+        That is returned, since it waits for its turn: with the traceback of where it was raised it
+        would keep the epoch, whose code that is, from being freed when its iterator is dropped.
+        """
+        fills: dict[int, Fill] = {}
+        for place, failure in failures:
+            decision = self._decide_once(failure, batch)
+            if isinstance(decision, BaseException):
+                return decision
+            fills[place] = decision
+        return fills
+
+    def _decide_once(self, error: SampleError, batch: int) -> Fill | BaseException:
         """The decision about a bad sample.
 
         A stream's sample is met again when its worker dies behind the answer; then
@@ -58,16 +75,23 @@ class BadSamples:
         if not self._is_stream:
             return self._decide(error, batch)
         key = (error.worker, error.index)
-        if key not in self._answers:
-            self._answers[key] = self._decide(error, batch)
-        return self._answers[key]
+        answer = self._answers.get(key)
+        if answer is not None:
+            return answer
+        decision = self._decide(error, batch)
+        if isinstance(decision, Fill):
+            self._answers[key] = decision
+        return decision
 
-    def _decide(self, error: SampleError, batch: int) -> Fill:
+    def _decide(self, error: SampleError, batch: int) -> Fill | BaseException:
         answer = self._ledger.decide(error)
         if isinstance(answer, Replacement):
             return Fill("value", answer.value)
         if answer == "raise":
-            raise exception_for(error)
+            return exception_for(error)
         self._marks.note_skip(batch)
-        self._ledger.record(error)
+        try:
+            self._ledger.record(error)
+        except TooManySkippedError as stop:
+            return stop.with_traceback(None)
         return Fill("drop")

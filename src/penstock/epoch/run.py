@@ -1,11 +1,9 @@
-"""One epoch: the scheduler decides, an engine does it, the training loop gets the batches.
+"""One epoch, as the training loop iterates it.
 
-    plan ──> Scheduler ──commands──> Engine
-                 ^                     │
-                 └──────events─────────┘      next() turns this wheel until a batch comes off
+    next() ──> turns the wheel until a delivery comes off ──> opens it ──> the batch, or an error
 
-It turns only inside `next()` and `ready()`, in the caller's thread. Workers go on meanwhile, as far
-as the window of leases reaches.
+The wheel turns only inside `next()` and `ready()`, in the caller's thread. Workers go on meanwhile,
+as far as the window of leases reaches.
 """
 
 from __future__ import annotations
@@ -14,43 +12,41 @@ import logging
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from penstock.checkpoint import Mark, Marks, Progress, StreamMark
+from penstock.checkpoint import Mark, Marks, Progress
 from penstock.engines.protocol import (
     NOTHING_LEFT,
-    Died,
-    Done,
-    Ended,
     Engine,
     EpochStart,
-    Event,
-    Failed,
+    Guess,
     Opened,
-    Report,
     Result,
-    Started,
-    StartFailed,
-    Withheld,
 )
 from penstock.epoch import texts
+from penstock.epoch.account import Account
 from penstock.epoch.bad_samples import BadSamples
 from penstock.epoch.restarts import Restarts
 from penstock.epoch.settings import EpochSettings
 from penstock.epoch.starts import starts_of
-from penstock.errors import BatchTimeoutError, ClosedError, SampleError, TooManySkippedError
+from penstock.epoch.wheel import Wheel
+from penstock.errors import (
+    BatchTimeoutError,
+    ClosedError,
+    SampleError,
+    TooManySkippedError,
+    WorkerDiedError,
+)
 from penstock.observe import StatisticsRecorder
-from penstock.plan import EpochPlan, stream_of
+from penstock.plan import EpochPlan
 from penstock.schedule import (
-    Amend,
     Delivery,
-    Discard,
     DonorPlan,
-    Issue,
+    Inquest,
     Ledger,
-    Recall,
     Scheduler,
+    Window,
 )
 from penstock.transport.arena import Arena
 
@@ -69,7 +65,10 @@ class EpochRun(Iterator[Any]):
         release: called once when the epoch is over or given up.
         began: `time.perf_counter()` when the epoch was asked for, before its workers started.
         progress: how far the epoch has come before; the plan begins behind that.
+        quarantine: samples that end whoever makes them, by index, with their descriptions; those
+            that are found are added.
         sized: what has as many elements as the epoch has batches, if that is known.
+        foresee: says what the epoch behind this one will begin with; None: nobody can.
 
     Attributes:
         recorder: counts and times of the epoch.
@@ -87,12 +86,15 @@ class EpochRun(Iterator[Any]):
         release: Callable[[], None],
         began: float,
         progress: Progress | None = None,
+        quarantine: MutableMapping[object, object] | None = None,
         sized: Any = None,
+        foresee: Callable[[], Guess | None] | None = None,
     ) -> None:
         self._engine = engine
         self._plan = plan
         self._settings = settings
         self._sized = sized
+        self._foresee = foresee
         self.progress = Progress() if progress is None else progress
         self._ledger = Ledger(
             settings.policy,
@@ -103,26 +105,56 @@ class EpochRun(Iterator[Any]):
         self._marks = Marks(in_order=settings.in_order)
         self.recorder = StatisticsRecorder(workers, began)
         self._bad_samples = BadSamples(self._ledger, self._marks, is_stream=plan.is_stream)
-        self._asks = settings.policy.tolerant
         self._claim_broken = False
         engine.begin_epoch(
-            EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number)
+            EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number),
+            # With fewer at once, other workers may be lent a batch than those that have begun it.
+            ()
+            if quarantine or settings.window < engine.anticipated
+            else plan.peek(engine.anticipated),
         )
         # Only now: an epoch may begin with new workers.
-        self._restarts = Restarts(engine.seats, engine.ready_seats(), is_stream=plan.is_stream)
+        restarts = Restarts(
+            engine.seats,
+            engine.ready_seats(),
+            most=settings.max_restarts,
+            is_stream=plan.is_stream,
+            tolerant=settings.policy.tolerant,
+        )
         self._closed = False
         self._exhausted = False
         # What `ready` has found, for `next()` to hand over.
         self._ahead: Opened | None = None
         self._error_ahead: Exception | None = None
+        self._window = Window(
+            settings.window,
+            workers=workers if settings.widens else 0,
+            fits=None if engine.arena is None else engine.arena.fits,
+        )
         self._scheduler: Scheduler[Result] = Scheduler(
             plan,
-            window=settings.window,
+            window=self._window,
             in_order=settings.in_order,
             donors=donors,
-            death_error=self._restarts.given_up,
+            inquest=Inquest(
+                given_up=restarts.given_up,
+                killed=None if plan.is_stream else restarts.killed,
+                quarantine=quarantine,
+            ),
             first=self.progress.passed,
             passed=self.progress.beyond,
+        )
+        self._account = Account(self._scheduler, plan, self._marks)
+        self._wheel = Wheel(
+            engine,
+            plan,
+            self._scheduler,
+            restarts,
+            window=self._window,
+            account=self._account,
+            bad_samples=self._bad_samples if settings.policy.tolerant else None,
+            progress=self.progress,
+            recorder=self.recorder,
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
@@ -132,7 +164,7 @@ class EpochRun(Iterator[Any]):
         # asks for it, and sees what the loop has done until then.
         self._fetches_ahead = workers > 0
         if self._fetches_ahead:
-            self._give_work()
+            self._wheel.give_work()
 
     def __iter__(self) -> EpochRun:
         return self
@@ -188,17 +220,19 @@ class EpochRun(Iterator[Any]):
     def _advance(self, began: float) -> Any:
         """Hands over the next batch, waiting for it since `began`."""
         opened, self._ahead = self._ahead, None
+        if opened is not None:
+            # Which refuses a process that was forked since.
+            self._engine.flush()
         while opened is None:
             delivery = self._next_delivery(began)
             if delivery is None:
-                self._marks.note_emptied(self._scheduler.take_emptied())
-                self._marks.pass_by(None)
+                self._account.close()
                 self._exhausted = True
                 self.close()
                 raise StopIteration
             # Work for the workers first: they have it while the training loop computes.
             if self._fetches_ahead:
-                self._give_work()
+                self._wheel.give_work()
             opened = self._open(delivery)
         self.recorder.delivered(opened.samples, began)
         self._check_claim()
@@ -209,12 +243,12 @@ class EpochRun(Iterator[Any]):
         if self._closed or self._ahead is not None or self._error_ahead is not None:
             return True
         try:
-            self._give_work()
+            self._wheel.give_work()
             self._turn(0.0)
             # Only opening it tells whether anything is left in a batch.
             while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
                 if self._fetches_ahead:
-                    self._give_work()
+                    self._wheel.give_work()
                 self._ahead = self._open(delivery)
         except Exception as error:
             self._error_ahead = error
@@ -281,85 +315,54 @@ class EpochRun(Iterator[Any]):
         self._ahead = None
         self._release()
 
-    # How the wheel turns.
+    # How a batch is come by.
 
     def _next_delivery(self, began: float) -> Delivery[Result] | None:
         """The next delivery; waits for it. None at the end."""
         scheduler = self._scheduler
         delivery = scheduler.pop()
         if delivery is not None:
-            if scheduler.ready < self._settings.window // 2:
+            if scheduler.ready < self._window.size // 2:
                 # Deaths and questions are dealt with while there is something to go on with.
-                self._turn(0.0)
+                self._turn(0.0, in_hand=True)
             return delivery
         while not scheduler.finished:
+            self._wheel.note_wait()
             self._turn(self.left_s(began))
             delivery = scheduler.pop()
             if delivery is not None:
                 return delivery
         return None
 
-    def _turn(self, timeout_s: float | None) -> None:
-        """Hears what the workers have to say and gives them more to do."""
+    def _turn(self, timeout_s: float | None, *, in_hand: bool = False) -> None:
         try:
-            for event in self._engine.poll(timeout_s):
-                self._handle(event)
-            if self._asks:
-                self._bad_samples.decide_all(self._scheduler)
-            self._give_work()
+            self._wheel.turn(timeout_s, in_hand=in_hand)
+        except WorkerDiedError as death:
+            if not (self._engine.anticipated and self._scheduler.all_made):
+                self.close()
+                raise
+            # All that is left to be handed over is there. The next epoch has workers of its own.
+            told = str(death).partition("\n")[0]
+            _log.warning("%s; it was at the next epoch, and this one goes on without it", told)
         except BaseException:
             # Something may have been heard and not been dealt with.
             self.close()
             raise
+        if self._foresee is not None and self._scheduler.all_made:
+            self._look_beyond(self._foresee)
 
-    def _give_work(self) -> None:
-        self.progress.started = True
-        self._scheduler.fill()
-        self._carry_out()
-        self._engine.flush()
-
-    def _carry_out(self) -> None:
-        for command in self._scheduler.commands():
-            if isinstance(command, Issue):
-                self._engine.submit(command.lease)
-            elif isinstance(command, Amend):
-                self._engine.amend(command.lease, command.fills)
-            elif isinstance(command, Recall):
-                self._engine.recall(command.lease)
-            elif isinstance(command, Discard):
-                command.result.discard()
-
-    def _handle(self, event: Event) -> None:
-        scheduler = self._scheduler
-        if self._plan.is_stream and isinstance(event, Report):
-            self._note_stream(event)
-        if isinstance(event, Done):
-            self.recorder.busy_s += event.busy_s
-            if not scheduler.completed(event.seat, event.batch, event.attempt, event.result):
-                event.result.discard()
-        elif isinstance(event, Withheld):
-            scheduler.withheld(event.seat, event.batch, event.attempt, event.failures)
-        elif isinstance(event, Failed):
-            scheduler.failed(event.seat, event.batch, event.attempt, event.error)
-        elif isinstance(event, Ended):
-            scheduler.emptied(event.seat, event.batch, event.attempt)
-        elif isinstance(event, Started):
-            self._restarts.note_start(event.seat)
-        elif isinstance(event, StartFailed):
-            self.close()
-            raise event.error
-        else:
-            self._replace(event)
-
-    def _replace(self, death: Died) -> None:
-        """Puts a new worker in the place of one that died, and has its leases done again."""
-        self._restarts.note_death(death)
-        self._scheduler.remove_worker(death.seat)
-        self.recorder.restarts += 1
-        self._restarts.check()
-        _log.warning("%s; another takes its place", death.cause)
-        self._engine.restart(death.seat)
-        self._scheduler.add_worker(death.seat)
+    def _look_beyond(self, foresee: Callable[[], Guess | None]) -> None:
+        """The workers have nothing to do: they begin the next epoch."""
+        self._foresee = None
+        try:
+            guess = foresee()
+        except Exception:
+            # The next epoch's business, if it is still so then: a program may only be about to
+            # write down what the order is drawn from.
+            _log.debug("what the next epoch begins with cannot be told yet", exc_info=True)
+            return
+        if guess is not None:
+            self._engine.anticipate(guess)
 
     def _open(self, delivery: Delivery[Result]) -> Opened | None:
         """The batch of a delivery, if there is anything in it; the error in its place is raised."""
@@ -368,11 +371,13 @@ class EpochRun(Iterator[Any]):
             return self._unpack(delivery)
         finally:
             if delivery.batch is not None:
-                self._hand_over(delivery.batch, self._ledger.read - read)
+                self._account.hand_over(delivery.batch, self._ledger.read - read)
 
     def _unpack(self, delivery: Delivery[Result]) -> Opened | None:
         if delivery.error is not None:
-            if isinstance(delivery.error, TooManySkippedError):
+            lost = self._plan.is_stream and isinstance(delivery.error, WorkerDiedError)
+            if lost or isinstance(delivery.error, TooManySkippedError):
+                # A worker in its place would come to the same sample again.
                 self.close()
             raise delivery.error
         if delivery.result is None:
@@ -389,26 +394,7 @@ class EpochRun(Iterator[Any]):
             raise
         return None if opened.value is NOTHING_LEFT else opened
 
-    # What is remembered of what was handed over.
-
-    def _note_stream(self, event: Report) -> None:
-        """Keeps where a stream stands behind a batch, until the batch is handed over."""
-        lease = self._scheduler.lease(event.batch)
-        if lease is None or lease.attempt != event.attempt:
-            return
-        stream = stream_of(lease.indices)
-        ended = isinstance(event, Ended)
-        if ended:
-            self._plan.end_stream(stream)
-        self._marks.note_stream(event.batch, StreamMark(stream, event.pulled, ended))
-
-    def _hand_over(self, batch: int, read: int) -> None:
-        """Enters a batch that is handed over, and those before it that hold nothing."""
-        plan, marks = self._plan, self._marks
-        if emptied := self._scheduler.take_emptied():
-            marks.note_emptied(emptied)
-        marks.pass_by(batch)
-        marks.hand_over(batch, read, plan.donated(batch), plan.snapshot(batch))
+    # What is remembered, and told.
 
     def _check_claim(self) -> None:
         length, samples = self._settings.claimed_samples, self.recorder.samples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.options import ErrorPolicy
+from penstock.options import DEFAULT_MAX_RESTARTS, ErrorPolicy
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,12 @@ class EpochSettings:
 
     Attributes:
         seed: what the random numbers of the epoch's samples are derived from.
-        window: how many batches may be on their way at once.
+        window: how many batches may be on their way at once, at first.
+        widens: whether they may become more, where workers would be idle otherwise.
         in_order: whether batches come in the plan's order.
         timeout_s: how long `next()` waits for a batch; 0 for ever.
         policy: what happens to bad samples.
+        max_restarts: how many workers are replaced.
         planned: samples in the epoch, or None where that is unknown.
         number: the epoch's, for a dataset that has `set_epoch`; None: it is not told.
         claimed_samples: how many samples an iterable dataset has claimed to give, if it was
@@ -25,9 +27,11 @@ class EpochSettings:
 
     seed: int
     window: int
+    widens: bool = False
     in_order: bool = True
     timeout_s: float = 0.0
     policy: ErrorPolicy = ErrorPolicy()  # noqa: RUF009 - frozen
+    max_restarts: int = DEFAULT_MAX_RESTARTS
     planned: int | None = None
     number: int | None = None
     claimed_samples: int | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from penstock.certificate import DeathCertificate
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -16,6 +18,7 @@ class Statistics:
         skipped: samples left out.
         workers: worker processes (0: none, the training process does the work).
         restarts: workers that died and were replaced.
+        deaths: what is known of each worker that died, in that order.
         elapsed_s: seconds from `iter()` to now, or to the end of the epoch.
         first_batch_s: seconds from `iter()` to the first batch, or None before it.
         waited_s: seconds that the training loop spent in `next()`. Where several loaders
@@ -32,6 +35,7 @@ class Statistics:
     first_batch_s: float | None = None
     waited_s: float = 0.0
     busy_s: float = 0.0
+    deaths: tuple[DeathCertificate, ...] = ()
 
     @property
     def samples_per_s(self) -> float:
@@ -65,6 +69,7 @@ class StatisticsRecorder:
         self.restarts = 0
         self.waited_s = 0.0
         self.busy_s = 0.0
+        self.deaths: list[DeathCertificate] = []
         self._began = began
         self._first: float | None = None
         self._ended: float | None = None
@@ -101,4 +106,5 @@ class StatisticsRecorder:
             first_batch_s=None if self._first is None else self._first - self._began,
             waited_s=self.waited_s,
             busy_s=self.busy_s,
+            deaths=tuple(self.deaths),
         )

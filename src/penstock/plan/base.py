@@ -20,6 +20,10 @@ class EpochPlan(ABC):
     def take(self) -> tuple[Sequence[object], int | None] | None:
         """The next batch's indices, and its worker if only one will do; None at the end."""
 
+    def peek(self, count: int) -> Sequence[Sequence[object]]:
+        """The indices of the next batches, up to so many, which `take` will give."""
+        return ()
+
     def donated(self, batch: int) -> Sequence[int]:
         """The places in the order whose samples `batch` was given; asked for once."""
         return ()

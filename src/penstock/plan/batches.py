@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -46,13 +47,28 @@ class GivenBatches(EpochPlan):
         self._snapshots: dict[int, Any] = {}
         self._seats = seats
         self._taken = first
-        self._ahead: list[object] = []
+        self._ahead: deque[object] = deque()
+        self._raised: Exception | None = None
         if skip:
             next(itertools.islice(self._batches, skip - 1, skip), None)
 
     def look_ahead(self) -> None:
         """Has the sampler give its first batch now, and with it draw what it draws to begin."""
-        self._ahead = list(itertools.islice(self._batches, 1))
+        self._read_ahead(1)
+
+    def _read_ahead(self, count: int) -> None:
+        self._ahead.extend(itertools.islice(self._batches, max(0, count - len(self._ahead))))
+
+    def peek(self, count: int) -> Sequence[Sequence[object]]:
+        """The indices of the next batches, up to so many, which `take` will give."""
+        try:
+            self._read_ahead(count)
+        except Exception as error:
+            # Its turn comes behind the batches that were given.
+            self._raised = error
+        # Those that are not asked for are not looked at: what is an iterator can be read only once.
+        first = list(itertools.islice(self._ahead, count))
+        return [list(each) if self._batched else [each] for each in first]  # type: ignore[call-overload]
 
     def snapshot(self, batch: int) -> Any:
         """The sampler's state behind a batch, once; None if none was kept."""
@@ -62,7 +78,13 @@ class GivenBatches(EpochPlan):
         """The next batch's indices, and its worker if only one will do; None at the end."""
         seat = self._taken % self._seats if self._seats else None
         try:
-            given = self._ahead.pop() if self._ahead else next(self._batches)
+            if self._ahead:
+                given = self._ahead.popleft()
+            elif self._raised is not None:
+                error, self._raised = self._raised, None
+                raise error
+            else:
+                given = next(self._batches)
         except StopIteration:
             return None
         self._taken += 1
@@ -138,6 +160,11 @@ class RefillingBatches(EpochPlan):
         seat = self._taken % self._seats if self._seats else None
         self._taken += 1
         return indices, seat
+
+    def peek(self, count: int) -> Sequence[Sequence[object]]:
+        """The indices of the next batches, up to so many, which `take` will give."""
+        batches = (self.indices(self._taken + number) for number in range(count))
+        return [indices for indices in batches if indices]
 
     def indices(self, batch: int) -> list[object]:
         """What the batch holds now; nothing if it is used up, or left out as incomplete."""

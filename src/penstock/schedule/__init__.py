@@ -3,28 +3,49 @@
 protocol.py    what the scheduler asks of a plan, and what it hands over
 lease.py       what is lent to a worker, and what may be ordered about it
 batch.py       the life of a batch: its states, and what is known of it
-scheduler.py   who works on what, which reply counts, what may be delivered next
+hunt.py        the search for the sample that ends whatever worker makes it
+inquest.py     what follows from the death of a worker
+lending.py     to which worker a batch is lent, and when
+relief.py      what is given up where memory is short
+window.py      how many batches may be on their way at once
+scheduler.py   which reply counts, and what may be delivered next
 ledger.py      what was skipped, and how much of that is allowed
 """
 
-from penstock.schedule.lease import Amend, Command, Discard, Fill, Issue, Lease, Recall
+from penstock.schedule.inquest import MAX_DEATHS_PER_BATCH, Inquest
+from penstock.schedule.lease import (
+    Amend,
+    Command,
+    Death,
+    Discard,
+    Fill,
+    Issue,
+    Lease,
+    Recall,
+    Rewind,
+)
 from penstock.schedule.ledger import Ledger, Replacement
 from penstock.schedule.protocol import Delivery, DonorPlan, Plan
-from penstock.schedule.scheduler import MAX_DEATHS_PER_BATCH, Scheduler
+from penstock.schedule.scheduler import Scheduler
+from penstock.schedule.window import Window
 
 __all__ = [
     "MAX_DEATHS_PER_BATCH",
     "Amend",
     "Command",
+    "Death",
     "Delivery",
     "Discard",
     "DonorPlan",
     "Fill",
+    "Inquest",
     "Issue",
     "Lease",
     "Ledger",
     "Plan",
     "Recall",
     "Replacement",
+    "Rewind",
     "Scheduler",
+    "Window",
 ]

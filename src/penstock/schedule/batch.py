@@ -13,7 +13,8 @@ Its life::
                                       │    LENT ─failed─> FAILED ──────────┘        │
                                       └─────────────────────────────────────────────┘
 
-A batch with nothing in it is EMPTY: it is passed over, not delivered.
+A batch with nothing in it is EMPTY: it is passed over, not delivered. While one of its samples is
+searched for that ends workers, its leases are probes, and it is QUEUED behind each of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from penstock.errors import SampleError
+from penstock.schedule.hunt import Hunt
 from penstock.schedule.lease import Lease, R
 
 
@@ -54,6 +56,9 @@ class Batch(Generic[R]):
         error: what is delivered in its place, if it has failed.
         failures: the places to be decided on, while it is open.
         deaths: workers that died while they worked on it.
+        hunt: the search for the sample that they died of, while it goes on.
+        fresh: the worker that came in the place of the last of them.
+        alone: whether nothing else is to be made meanwhile: a worker was killed for memory.
     """
 
     lease: Lease
@@ -63,3 +68,6 @@ class Batch(Generic[R]):
     error: BaseException | None = None
     failures: Sequence[tuple[int, SampleError]] = ()
     deaths: int = 0
+    hunt: Hunt | None = None
+    fresh: int | None = None
+    alone: bool = False

@@ -15,11 +15,12 @@ class Fill:
 
     Attributes:
         kind: `"index"`: fetch another sample; `"value"`: use `value` as the sample;
-            `"drop"`: leave the place out.
-        value: the index, or the sample.
+            `"drop"`: leave the place out; `"bad"`: do not touch the sample, and report
+            `value` as if it had raised that.
+        value: the index, the sample, or the description of an error.
     """
 
-    kind: Literal["index", "value", "drop"]
+    kind: Literal["index", "value", "drop", "bad"]
     value: object = None
 
 
@@ -37,6 +38,8 @@ class Lease:
         indices: what to fetch, a place each. For a stream: its number, and how many batches of it
             come before this one.
         fills: places of `indices` that were settled otherwise in an earlier attempt.
+        probe: places whose samples are to be made and given up, to see whether they do harm;
+            none: the batch itself is wanted.
     """
 
     batch: int
@@ -44,6 +47,33 @@ class Lease:
     seat: int
     indices: Sequence[object]
     fills: dict[int, Fill] = field(default_factory=dict)
+    probe: tuple[int, ...] = ()
+
+    def index_at(self, place: int) -> object:
+        """What is to be fetched for a place."""
+        fill = self.fills.get(place)
+        return fill.value if fill is not None and fill.kind == "index" else self.indices[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What is known of how a worker died; by default nothing.
+
+    Attributes:
+        lease: (batch, attempt) of the lease that it was working on; None: not known.
+        place: the place in that batch whose sample it was making; None: not known, or none.
+        idle: whether it was known to work on nothing.
+        by_itself: whether nobody else can have ended it: it crashed, or left.
+        overdue: whether it was ended since that sample took longer than it may.
+        of_memory: whether it was ended since memory was short.
+    """
+
+    lease: tuple[int, int] | None = None
+    place: int | None = None
+    idle: bool = False
+    by_itself: bool = False
+    overdue: bool = False
+    of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +105,14 @@ class Discard(Generic[R]):
     result: R
 
 
-Command: TypeAlias = Issue | Amend | Recall | Discard[R]
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Have a worker begin its streams again, behind what was handed over.
+
+    It has nothing any more that it was lent.
+    """
+
+    seat: int
+
+
+Command: TypeAlias = Issue | Amend | Recall | Discard[R] | Rewind

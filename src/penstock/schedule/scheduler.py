@@ -1,29 +1,29 @@
-"""Who works on what, which reply counts, what may be delivered next.
+"""Which reply counts, and what may be delivered next.
 
 The scheduler is told what happened and answers with commands; it starts nothing, waits for
 nothing and reads no clock. Whoever runs it carries the commands out (`penstock.epoch`).
 
-The life of one batch is drawn in `batch.py`. Two frontiers move through the batches. Behind the
-*settled* frontier nothing can change any more: each place has its sample. A batch is *delivered*
-only from behind it. With bad samples and refilling, what a batch holds depends on how many donors
-the batches before it took, so decisions are made at the frontier, one batch after another, however
-the replies arrive.
+The life of one batch is drawn in `batch.py`; to which worker it goes is for `lending.py`. Two
+frontiers move through the batches. Behind the *settled* frontier nothing can change any more: each
+place has its sample. A batch is *delivered* only from behind it. With bad samples and refilling,
+what a batch holds depends on how many donors the batches before it took, so decisions are made at
+the frontier, one batch after another, however the replies arrive.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Generic
 
 from penstock.errors import SampleError
 from penstock.schedule.batch import OVER, Batch, State
-from penstock.schedule.lease import Amend, Command, Discard, Fill, Issue, Lease, R, Recall
+from penstock.schedule.inquest import Inquest
+from penstock.schedule.lease import Amend, Command, Death, Discard, Fill, Lease, R, Recall, Rewind
+from penstock.schedule.lending import Lending
 from penstock.schedule.protocol import Delivery, DonorPlan, Plan
-
-# A batch whose worker died this often while working on it is not tried again. Random deaths
-# of workers must not add up to it; a sample that kills every worker must.
-MAX_DEATHS_PER_BATCH = 8
+from penstock.schedule.relief import find_relief
+from penstock.schedule.window import Window
 
 
 class Scheduler(Generic[R]):
@@ -34,8 +34,7 @@ class Scheduler(Generic[R]):
         window: how many batches may be lent out or waiting for delivery at once.
         in_order: whether batches are delivered in the plan's order, or as they are completed.
         donors: the plan again, if it can fill skipped places.
-        death_error: builds the error for a batch that is given up after
-            `MAX_DEATHS_PER_BATCH` deaths.
+        inquest: what follows from the deaths of workers.
         first: the number of the batch that the plan gives first.
         passed: batches behind it that are taken from the plan and left alone.
     """
@@ -44,28 +43,28 @@ class Scheduler(Generic[R]):
         self,
         plan: Plan,
         *,
-        window: int,
+        window: Window,
         in_order: bool = True,
         donors: DonorPlan | None = None,
-        death_error: Callable[[Lease], BaseException] | None = None,
+        inquest: Inquest | None = None,
         first: int = 0,
         passed: Collection[int] = (),
     ) -> None:
         self._plan = plan
         self._donors = donors
-        self._window = window
         self._in_order = in_order
-        self._death_error = death_error
+        self._inquest = Inquest() if inquest is None else inquest
         self._commands: list[Command[R]] = []
         self._batches: dict[int, Batch[R]] = {}
+        self._window = window
+        self._lending = Lending(self._batches, self._commands, window)
         self._taken = first
         self._settled = first
         self._delivered = first
         self._passed = frozenset(passed)
         self._emptied: list[int] = []
-        self._queued: list[int] = []
         self._arrived: deque[int] = deque()
-        self._lent: dict[int, dict[int, Lease]] = {}
+        self._over = 0
         self._plan_ended = False
         self._plan_error: BaseException | None = None
 
@@ -73,15 +72,20 @@ class Scheduler(Generic[R]):
 
     def commands(self) -> list[Command[R]]:
         """The commands since the last call, to be carried out in this order."""
-        commands = self._commands
-        self._commands = []
+        commands = self._commands.copy()
+        self._commands.clear()
         return commands
 
     def fill(self) -> None:
         """Lends out batches, as many as the window and the workers present allow."""
-        if self._queued:
-            self._lend_queued()
-        while len(self._batches) < self._window and not self._plan_ended and self._lent:
+        lending = self._lending
+        lending.lend_queued()
+        if not lending.may_begin():
+            return
+        window = self._window
+        if len(self._batches) > window.refill_at:
+            return
+        while len(self._batches) < window.size and not self._plan_ended and lending.workers:
             try:
                 work = self._plan.take()
             except Exception as error:
@@ -95,19 +99,38 @@ class Scheduler(Generic[R]):
             self._taken += 1
             if number in self._passed:
                 continue
-            batch: Batch[R] = Batch(Lease(number, 0, -1, indices), pinned)
+            bad = self._inquest.known_bad(indices)
+            batch: Batch[R] = Batch(Lease(number, 0, -1, indices, bad), pinned)
             self._batches[number] = batch
-            seat = self._seat_for(pinned)
-            if seat is None:
-                self._queued.append(number)
-            else:
-                self._lend(batch, seat)
+            lending.lend(batch)
+
+    def narrow(self, window: int) -> None:
+        """From now on no more batches than that may be on their way at once; at least one may."""
+        self._window.narrow(window)
+
+    def note_wait(self) -> bool:
+        """The training loop waits, and nothing can be delivered: see `Window.note_starved`.
+
+        Returns:
+            Whether more may be lent than before.
+        """
+        before = self._window.size
+        if (
+            self._lending.idles
+            and len(self._batches) >= self._window.size
+            and not self._plan_ended
+            # A worker whose stream has ended is not kept from anything.
+            and all(batch.pinned is None for batch in self._batches.values())
+        ):
+            self._window.note_starved()
+        return self._window.size > before
 
     def pop(self) -> Delivery[R] | None:
         """The next delivery, or None if there is none yet (or no more: see `finished`)."""
         number = self._next_in_order() if self._in_order else self._next_arrived()
         if number is not None:
             batch = self._batches.pop(number)
+            self._over -= 1
             lease = batch.lease
             return Delivery(number, batch.result, batch.error, lease.seat)
         if self._plan_error is not None and not self._batches:
@@ -133,9 +156,14 @@ class Scheduler(Generic[R]):
         return self._plan_ended and not self._batches and self._plan_error is None
 
     @property
+    def all_made(self) -> bool:
+        """Whether no worker is needed any more: all that is left is there to be delivered."""
+        return self._plan_ended and self._over == len(self._batches)
+
+    @property
     def ready(self) -> int:
         """How many batches have arrived and wait for their delivery."""
-        return sum(batch.state in OVER for batch in self._batches.values())
+        return self._over
 
     def abandon(self) -> list[R]:
         """Ends the epoch here.
@@ -145,9 +173,9 @@ class Scheduler(Generic[R]):
         """
         left = [b.result for b in self._batches.values() if b.state is State.READY]
         self._batches.clear()
-        self._queued.clear()
+        self._over = 0
         self._arrived.clear()
-        self._lent.clear()
+        self._lending.clear()
         self._commands.clear()
         self._plan_ended = True
         self._plan_error = None
@@ -178,27 +206,27 @@ class Scheduler(Generic[R]):
 
     def add_worker(self, seat: int) -> None:
         """A worker is there to be lent batches."""
-        self._lent[seat] = {}
+        self._lending.add_worker(seat)
 
-    def remove_worker(self, seat: int) -> Lease | None:
+    def remove_worker(self, seat: int, death: Death = Death()) -> Lease | None:  # noqa: B008
         """A worker is gone, and with it all that was lent to it; others will do it again.
+
+        Args:
+            seat: its number.
+            death: what is known of how it died.
 
         Returns:
             The lease that it was working on, as far as can be known.
         """
-        lost = self._lent.pop(seat, {})
-        suspect: Lease | None = None
+        lost = self._lending.remove_worker(seat)
+        suspect = self._inquest.suspect([self._batches[number] for number in lost], death)
         for number, lease in lost.items():
             batch = self._batches[number]
-            # Replies come in the order of the leases, so it was at the first one that is not
-            # merely waiting for an answer of ours.
-            if suspect is None and batch.state is State.LENT:
-                suspect = lease
-                batch.deaths += 1
-                if batch.deaths >= MAX_DEATHS_PER_BATCH and self._death_error is not None:
-                    self._finish(batch, State.FAILED, error=self._death_error(lease))
-                    continue
-            self._requeue(batch)
+            error = self._inquest.blame(batch, death) if lease is suspect else None
+            if error is not None:
+                self._finish(batch, State.FAILED, error=error)
+            else:
+                self._requeue(batch)
         return suspect
 
     # What workers reply. Each returns whether the reply counts; if not, drop it.
@@ -208,7 +236,7 @@ class Scheduler(Generic[R]):
         record = self._live(seat, batch, attempt)
         if record is None:
             return False
-        self._return(record)
+        self._lending.give_back(record)
         record.result = result
         self._finish(record, State.READY)
         return True
@@ -218,8 +246,45 @@ class Scheduler(Generic[R]):
         record = self._live(seat, batch, attempt)
         if record is None:
             return False
-        self._return(record)
+        self._lending.give_back(record)
         self._finish(record, State.FAILED, error=error)
+        return True
+
+    def make_room(self, batch: int, *, are_streams: bool = False) -> bool:
+        """Gives up what takes room and is not handed over next; it is made again, later.
+
+        Nothing is begun any more until what is next is over. Call it where nothing is deliverable,
+        and no batch open: otherwise that makes room.
+
+        Args:
+            batch: the first of those that there is no room for, and what is next out of order;
+                in order that is the first batch of all.
+            are_streams: whether batches are of streams: workers may have to begin them again.
+
+        Returns:
+            Whether there was anything to give up.
+        """
+        following = min(self._batches) if self._in_order else batch
+        relief = find_relief(
+            self._batches, following, in_order=self._in_order, are_streams=are_streams
+        )
+        if not relief.batches:
+            return False
+        # First, while it is known which results were not handed over.
+        self._commands.extend(Rewind(seat) for seat in sorted(relief.seats))
+        for number in relief.batches:
+            record = self._batches[number]
+            if record.state is State.READY:
+                self._commands.append(Discard(record.result))  # type: ignore[arg-type]
+            elif record.state is not State.FAILED:
+                if record.lease.seat not in relief.seats:
+                    self._commands.append(Recall(record.lease))
+                self._lending.give_back(record)
+            self._requeue(record)
+        if relief.seats:
+            # That costs a worker: not with every batch.
+            self._window.narrow(self._window.size - 1)
+        self._lending.set_apart(self._batches[following])
         return True
 
     def emptied(self, seat: int, batch: int, attempt: int) -> bool:
@@ -227,8 +292,18 @@ class Scheduler(Generic[R]):
         record = self._live(seat, batch, attempt)
         if record is None:
             return False
-        self._return(record)
+        self._lending.give_back(record)
         self._finish(record, State.EMPTY)
+        return True
+
+    def probed(self, seat: int, batch: int, attempt: int) -> bool:
+        """The samples of a probe were made without harm, and given up."""
+        record = self._live(seat, batch, attempt)
+        if record is None or record.hunt is None:
+            return False
+        self._lending.give_back(record)
+        record.hunt.survived()
+        self._requeue(record)
         return True
 
     def withheld(
@@ -263,14 +338,14 @@ class Scheduler(Generic[R]):
                 donation = self._donors.donor(batch, untaken=not self._in_order)
             if donation is not None:
                 index, home = donation
-                fill = Fill("index", index)
+                fill = self._inquest.known_bad([index]).get(0) or Fill("index", index)
                 if home is not None:
                     robbed.add(home)
             answer[place] = fill
         lease = record.lease
         if self._donors is not None and not self._donors.indices(batch):
             self._commands.append(Recall(lease))
-            self._return(record)
+            self._lending.give_back(record)
             self._finish(record, State.EMPTY)
         else:
             lease.fills.update(answer)
@@ -284,7 +359,7 @@ class Scheduler(Generic[R]):
         """Gives up `open_batch()`: `error` is delivered in its place."""
         record = self._batches[batch]
         self._commands.append(Recall(record.lease))
-        self._return(record)
+        self._lending.give_back(record)
         self._finish(record, State.FAILED, error=error)
 
     # How it is done.
@@ -301,56 +376,31 @@ class Scheduler(Generic[R]):
             return None
         return batch
 
-    def _seat_for(self, pinned: int | None) -> int | None:
-        """The worker with the least to do."""
-        if pinned is not None:
-            return pinned if pinned in self._lent else None
-        best, least = None, 1 << 62
-        for seat, leases in self._lent.items():
-            if len(leases) < least:
-                best, least = seat, len(leases)
-        return best
-
-    def _lend(self, batch: Batch[R], seat: int) -> None:
-        batch.lease.seat = seat
-        batch.state = State.LENT
-        self._lent[seat][batch.lease.batch] = batch.lease
-        self._commands.append(Issue(batch.lease))
-
-    def _lend_queued(self) -> None:
-        waiting, self._queued = sorted(self._queued), []
-        for number in waiting:
-            batch = self._batches.get(number)
-            if batch is None or batch.state is not State.QUEUED:
-                continue
-            seat = self._seat_for(batch.pinned)
-            if seat is None:
-                self._queued.append(number)
-            else:
-                self._lend(batch, seat)
-
-    def _return(self, batch: Batch[R]) -> None:
-        """The worker has this lease no more."""
-        leases = self._lent.get(batch.lease.seat)
-        if leases is not None:
-            leases.pop(batch.lease.batch, None)
-
     def _requeue(self, batch: Batch[R]) -> None:
         """Another attempt, under a number of its own, so that the old one cannot count."""
         old = batch.lease
-        batch.lease = Lease(old.batch, old.attempt + 1, -1, old.indices, dict(old.fills))
+        if batch.hunt is not None and not batch.hunt.probe:
+            batch.hunt = None
+        probe = () if batch.hunt is None else batch.hunt.probe
+        batch.lease = Lease(old.batch, old.attempt + 1, -1, old.indices, dict(old.fills), probe)
+        self._over -= batch.state in OVER
         batch.state = State.QUEUED
         batch.failures = ()
-        self._queued.append(old.batch)
+        batch.result = batch.error = None
+        self._lending.queue(batch)
 
     def _finish(self, batch: Batch[R], state: State, *, error: BaseException | None = None) -> None:
+        self._over -= batch.state in OVER
         batch.state = state
         batch.error = error
         number = batch.lease.batch
+        self._lending.note_over(batch)
         if state is State.EMPTY:
             del self._batches[number]
             self._emptied.append(number)
-        elif not self._in_order:
+            return
+        self._over += 1
+        if not self._in_order:
             self._arrived.append(number)
 
     def _next_in_order(self) -> int | None:
@@ -380,13 +430,13 @@ class Scheduler(Generic[R]):
         left = self._donors.indices(number)
         if batch.state is State.READY:
             self._commands.append(Discard(batch.result))  # type: ignore[arg-type]
-            batch.result = None
         elif batch.state in (State.LENT, State.OPEN):
             self._commands.append(Recall(batch.lease))
-            self._return(batch)
+            self._lending.give_back(batch)
         if not left:
             self._finish(batch, State.EMPTY)
             return
         batch.lease.indices = left
-        batch.lease.fills.clear()
+        batch.lease.fills = self._inquest.known_bad(left)
+        batch.hunt = None
         self._requeue(batch)

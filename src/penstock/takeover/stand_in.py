@@ -21,6 +21,7 @@ from penstock.epoch import EpochRun
 from penstock.errors import OptionError, SerializationError
 from penstock.loader import DataLoader
 from penstock.observe import Statistics
+from penstock.options import DEFAULT_PREFETCH
 from penstock.takeover.account import Account
 from penstock.takeover.place import Place, calling_place
 
@@ -55,7 +56,10 @@ class StandIn(DataLoader[Any]):
             arguments |= {
                 "timeout": loader.timeout,
                 "multiprocessing_context": loader.multiprocessing_context,
-                "prefetch_factor": loader.prefetch_factor,
+                # What torch takes where the program has said nothing is ours to choose as well.
+                "prefetch_factor": None
+                if loader.prefetch_factor == DEFAULT_PREFETCH
+                else loader.prefetch_factor,
                 "persistent_workers": loader.persistent_workers,
             }
         super().__init__(

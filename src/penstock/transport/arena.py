@@ -2,13 +2,11 @@
 
 One sparse file holds all slots at fixed distances, so that a slot can grow where it is::
 
-    0            STRIDE         2·STRIDE
-    |slot 0 ....|               |slot 1 .......|          |slot 2 ..|      file offsets
-     ^ pages exist only where a batch has been written
+    0         STRIDE         2·STRIDE
+    |head|    |slot 0 ....|  |slot 1 .......|          |slot 2 ..|      file offsets
+               ^ pages exist only where a batch has been written
 
-The file has no name: on Linux it is a memfd, elsewhere (or when asked for) a temporary file
-that is unlinked at once. Nothing is left behind when every process is killed, and a small
-/dev/shm does not matter. Workers inherit the descriptor.
+The head is for what is not of a batch: see `journal.py`.
 
 The life of a slot, all in the parent, which alone owns the list of free slots::
 
@@ -18,127 +16,44 @@ The life of a slot, all in the parent, which alone owns the list of free slots::
 
 from __future__ import annotations
 
-import mmap
+import errno
 import os
-import tempfile
 import weakref
 from collections import deque
-from typing import Any, TypeAlias
+from collections.abc import Container
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from penstock.errors import MemoryBudgetError
-from penstock.transport.memory import available_bytes
+from penstock.errors import MemoryBudgetError, WireError
+from penstock.transport.backing import (
+    CHECKED_GROWTH_BYTES,
+    GROWTH_STEP_BYTES,
+    MOST_MAPPED_SLOTS,
+    Bytes,
+    claim,
+    empty_slot,
+    map_slot,
+    open_backing,
+    read_slot,
+    slot_offset,
+)
+from penstock.transport.budget import Budget
+from penstock.transport.closing import Closing
 
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-
-# The distance between slots: an upper bound of one batch. A memfd has the whole range of
-# file offsets; file systems end sooner (ext4 at 16 TiB).
-MEMFD_STRIDE_BYTES = 1 << 40
-FILE_STRIDE_BYTES = 1 << 34
-
-# Slots grow in steps, so that batches a little larger than the last one find room.
-GROWTH_STEP_BYTES = 1 << 20
-# Below this, asking how much memory is left costs more than it can save.
-CHECKED_GROWTH_BYTES = 8 << 20
-# A mapping holds a descriptor, of which a process has about a thousand. In the usual case there
-# are fewer slots than this, and each is mapped once.
-MOST_MAPPED_SLOTS = 64
-# Left to the rest of the machine when a slot grows.
-RESERVE_BYTES = 64 << 20
-
-
-def open_backing(*, portable: bool = False) -> tuple[int, int]:
-    """Makes the nameless file.
-
-    Args:
-        portable: whether to use a temporary file where a memfd could be had.
-
-    Returns:
-        The descriptor, and the distance between slots in bytes.
-    """
-    if not portable and hasattr(os, "memfd_create"):
-        return os.memfd_create("penstock", os.MFD_CLOEXEC), MEMFD_STRIDE_BYTES
-    descriptor, path = tempfile.mkstemp(prefix="penstock-")
-    os.unlink(path)
-    return descriptor, FILE_STRIDE_BYTES
-
-
-def grow_slot(descriptor: int, offset: int, stride: int, held: int, needed: int) -> int:
-    """Gives a slot real memory, before anybody writes to it.
-
-    Writing to a page that cannot be had ends a process with SIGBUS, and past the limit of
-    the control group with SIGKILL, so the room is claimed, and an error raised, beforehand.
-
-    Args:
-        descriptor: the arena's file.
-        offset: where the slot begins.
-        stride: the most that it can hold.
-        held: bytes it has already.
-        needed: bytes it has to have.
-
-    Returns:
-        The bytes it has now.
-
-    Raises:
-        MemoryBudgetError: there is not that much.
-    """
-    # An eighth more than asked: batches of images differ by a few percent.
-    capacity = -(-(needed + needed // 8) // GROWTH_STEP_BYTES) * GROWTH_STEP_BYTES
-    if needed > stride:
-        raise MemoryBudgetError(
-            f"one batch needs {needed:,} bytes, and a slot holds at most {stride:,}; "
-            "make the batches smaller"
-        )
-    capacity = min(capacity, stride)
-    if capacity - held >= CHECKED_GROWTH_BYTES:
-        left = available_bytes() - RESERVE_BYTES
-        if capacity - held > left:
-            capacity = needed
-        if capacity - held > left:
-            raise MemoryBudgetError(
-                f"a batch needs {needed - held:,} bytes more of shared memory, and "
-                f"{max(0, left):,} are left; lower batch_size, prefetch_factor or num_workers"
-            )
-    try:
-        _allocate(descriptor, offset, capacity)
-    except OSError as error:
-        raise MemoryBudgetError(
-            f"{capacity:,} bytes of shared memory for one batch could not be had ({error}); "
-            "lower batch_size, prefetch_factor or num_workers"
-        ) from error
-    return capacity
-
-
-def _allocate(descriptor: int, offset: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, offset, size)
-    elif os.fstat(descriptor).st_size < offset + size:  # macOS
-        os.ftruncate(descriptor, offset + size)
-
-
-def map_slot(descriptor: int, offset: int, size: int, *, all_at_once: bool = False) -> Bytes:
-    """The first `size` bytes of a slot as an array; unmapped when its last view dies.
-
-    Args:
-        descriptor: the arena's file.
-        offset: where the slot begins.
-        size: bytes to map.
-        all_at_once: whether to set up all pages now: it takes a third of the time
-            that the faults take by which they would be set up one by one.
-    """
-    flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if all_at_once else 0)
-    return np.frombuffer(mmap.mmap(descriptor, size, flags=flags, offset=offset), np.uint8)
+# Where nobody has set a limit, a lease may take this share of what is left without asking.
+SHARES = 16
 
 
 class _Slot:
     """The parent's record of one slot."""
 
-    __slots__ = ("capacity", "guard", "memory", "seat")
+    __slots__ = ("capacity", "guard", "limit", "memory", "seat")
 
     def __init__(self) -> None:
         self.capacity = 0
+        # While it is with a worker: how far the worker may grow it.
+        self.limit = 0
         self.seat = -1
         self.memory: Bytes | None = None
         self.guard: weakref.ref[Bytes] | None = None
@@ -149,11 +64,28 @@ class Arena:
 
     Args:
         most_lent: how many slots may be in the user's hands at once.
+        head_bytes: what the head takes.
+        budget: how much memory all slots may take, and the copies of what the user keeps.
         portable: see `open_backing`.
     """
 
-    def __init__(self, *, most_lent: int, portable: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        most_lent: int,
+        head_bytes: int = 0,
+        budget: Budget | None = None,
+        portable: bool = False,
+    ) -> None:
+        self.budget = Budget() if budget is None else budget
         self.descriptor, self.stride = open_backing(portable=portable)
+        self._close_file = Closing(self, self.descriptor)
+        if head_bytes:
+            try:
+                claim(self.descriptor, 0, head_bytes)
+            except OSError:
+                self._close_file()
+                raise
         self._most_lent = most_lent
         self._slots: list[_Slot] = []
         self._free: list[int] = []
@@ -162,12 +94,19 @@ class Arena:
         # Filled by finalizers, which may run inside the garbage collector, at any moment and in
         # any thread: appending to a deque is all that they do, and it takes no lock.
         self._came_back: deque[int] = deque()
+        self._copies_gone: deque[int] = deque()
+        # Which of the times between two `recover`s it is.
+        self.era = 0
+        # Bytes of memory that slots have, that workers may give them besides, and of copies.
+        self._capacity = 0
+        self._promised = 0
+        self._copied = 0
 
-    def acquire(self, seat: int) -> tuple[int, int]:
+    def acquire(self, seat: int) -> tuple[int, int, int]:
         """Takes a free slot for a worker, if possible one that the worker has mapped already.
 
         Returns:
-            The slot's number and the bytes of memory it has.
+            The slot's number, the bytes of memory it has, and how many the worker may give it.
         """
         self._collect()
         if not self._free:
@@ -180,16 +119,144 @@ class Arena:
         self._free.remove(number)
         slot = self._slots[number]
         slot.seat = seat
-        return number, slot.capacity
+        self._promise(slot, slot.capacity + self.budget.left_roughly() // SHARES)
+        return number, slot.capacity, slot.limit
+
+    def limit_of(self, number: int) -> int:
+        """How far the worker that has a slot may grow it, in bytes."""
+        return self._slots[number].limit
+
+    def grant(self, number: int, needed: int, *, spare: int = 0) -> int:
+        """Lets a worker give its slot more memory, if there is so much.
+
+        Args:
+            number: the slot.
+            needed: bytes that its batch takes, at least.
+            spare: bytes that are to be left for others.
+
+        Returns:
+            The bytes that it may have now; 0: fewer than are needed.
+        """
+        slot = self._slots[number]
+        self._promise(slot, slot.capacity)
+        wanted = needed - slot.capacity + spare
+        if wanted > self.budget.left(self._taken):
+            self._collect()
+            for free in self._free:
+                self._empty(free)
+        left = self.budget.left(self._taken)
+        if wanted > left:
+            return 0
+        # As much more as a growing slot takes in one step.
+        self._promise(
+            slot, min(slot.capacity + left - spare, needed + needed // 8 + GROWTH_STEP_BYTES)
+        )
+        return slot.limit
+
+    def fits(self, size: int) -> int:
+        """How many batches of a size there is room for, besides what the user keeps; at least 1."""
+        self._collect()
+        kept = self._copied + sum(slot.capacity for slot in self._slots if slot.guard is not None)
+        whole = self.budget.left(self._taken) + self._taken - kept
+        return max(1, whole // max(1, size))
+
+    def can_spare(self, slots: int) -> bool:
+        """Whether a limit leaves room for a batch beside so many slots that are taken for later.
+
+        Each batch that is handed over may need as much for a copy, and then gives its slot back.
+        """
+        if self.budget.total is None:
+            return True
+        self._collect()
+        # Any of the free ones may be taken, and nothing is given to them without asking.
+        free = sorted(self._slots[number].capacity for number in self._free)
+        left = self.budget.left(self._taken) + sum(free[: max(0, len(free) - slots)])
+        return left >= max((slot.capacity for slot in self._slots), default=0)
+
+    def refusal(self, number: int, needed: int) -> str:
+        """Why a slot cannot have what its batch needs."""
+        self._collect()
+        kept = self._copied + sum(slot.capacity for slot in self._slots if slot.guard is not None)
+        left = self.budget.left(self._taken) + self._slots[number].capacity
+        return (
+            f"one batch needs {needed:,} bytes of shared memory, at least, and {left:,} are left "
+            f"of {self.budget}, with {kept:,} taken by batches that the program keeps (loops keep "
+            "one until it has the next); keep fewer, raise memory_budget, or lower a DataLoader's "
+            "batch_size"
+        )
 
     def release(self, number: int) -> None:
         """Takes back a slot that was not lent to the user."""
         self._free.append(number)
 
-    def note_capacity(self, number: int, capacity: int) -> None:
-        """A worker has grown the slot."""
+    def release_lost(self, number: int) -> None:
+        """Takes back a slot of a worker that died: how much memory it has is not known."""
+        self._reset(number)
+        self._free.append(number)
+
+    def _reset(self, number: int) -> None:
         slot = self._slots[number]
-        slot.capacity = max(slot.capacity, capacity)
+        limit = slot.limit
+        self._promise(slot, slot.capacity)
+        if limit > slot.capacity:
+            self._empty(number, limit)
+
+    def recover(self, with_workers: Container[int]) -> None:
+        """Takes back the slots that nobody has, between two epochs.
+
+        Ctrl-C may end anything between two steps: a slot is then with nobody, or not counted as it
+        is. Only a slot that a worker may write to, or that the user has, is none that is free.
+
+        Args:
+            with_workers: slots that workers may write to.
+        """
+        self._collect()
+        self.era += 1
+        known = set(self._free)
+        self._free = [
+            number
+            for number, slot in enumerate(self._slots)
+            if slot.guard is None and number not in with_workers
+        ]
+        self._lent = sum(slot.guard is not None for slot in self._slots)
+        self._capacity = sum(slot.capacity for slot in self._slots)
+        self._promised = sum(max(0, slot.limit - slot.capacity) for slot in self._slots)
+        for number in self._free:
+            if number not in known:
+                self._reset(number)
+
+    def note_capacity(self, number: int, capacity: int) -> None:
+        """A worker has given its slot so much memory, and will ask before it gives it more.
+
+        Raises:
+            WireError: more than it may. Whoever believed that would read memory that is not there.
+        """
+        slot = self._slots[number]
+        if capacity > max(slot.capacity, slot.limit):
+            raise WireError(f"it says slot {number} has {capacity} bytes, which it cannot have")
+        self._promise(slot, slot.capacity)
+        if capacity > slot.capacity:
+            self._capacity += capacity - slot.capacity
+            slot.capacity = capacity
+
+    def _promise(self, slot: _Slot, limit: int) -> None:
+        """Sets how far the worker that has a slot may grow it."""
+        self._promised += max(0, limit - slot.capacity) - max(0, slot.limit - slot.capacity)
+        slot.limit = limit
+
+    @property
+    def _taken(self) -> int:
+        """Bytes that are taken, or may be at any moment."""
+        return self._capacity + self._promised + self._copied
+
+    def _empty(self, number: int, size: int = 0) -> None:
+        """Gives the memory of a free slot back to the system, where the system takes it."""
+        slot = self._slots[number]
+        size = max(size, slot.capacity)
+        if size and empty_slot(self.descriptor, slot_offset(number, self.stride), size):
+            self._capacity -= slot.capacity
+            slot.capacity = slot.limit = 0
+            slot.memory = None
 
     def lend(self, number: int, used: int) -> Bytes:
         """The user's view of a filled slot, which comes back by itself when its last view dies.
@@ -208,11 +275,22 @@ class Arena:
         slot = self._slots[number]
         memory = slot.memory
         if memory is None or memory.size < used:
+            offset = slot_offset(number, self.stride)
             try:
-                memory = map_slot(self.descriptor, number * self.stride, slot.capacity)
-            except OSError:
+                memory = map_slot(self.descriptor, offset, slot.capacity)
+            except OSError as error:
+                try:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE):
+                        raise
+                    # A mapping of Python's keeps a descriptor of its own, of which the program may
+                    # have too few; a copy does without.
+                    return self._keep_count(read_slot(self.descriptor, offset, used))
+                finally:
+                    self._free.append(number)
+            except ValueError as error:
+                # What may be so large need not be: the worker has said what is not true.
                 self._free.append(number)
-                raise
+                raise WireError(f"slot {number} is smaller than a worker said: {error}") from error
             slot.memory = memory
             self._mapped.append(number)
             if len(self._mapped) > MOST_MAPPED_SLOTS:
@@ -220,8 +298,11 @@ class Arena:
                 self._slots[self._mapped.popleft()].memory = None
         self._collect()
         if self._lent >= self._most_lent:
-            self._free.append(number)
-            return memory[:used].copy()
+            try:
+                return self._copy(memory, used)
+            finally:
+                # Only now: the memory of free slots may be given back.
+                self._free.append(number)
         # A new object each time, over the mapping itself: numpy hands views the nearest base
         # that is an array, which has to be this one.
         root: Bytes = np.frombuffer(memory.base, np.uint8, count=used)  # type: ignore[arg-type]
@@ -235,6 +316,37 @@ class Arena:
         self._lent += 1
         return root
 
+    def peek(self, number: int, used: int) -> Bytes:
+        """A view of a filled slot that nobody keeps: it is good until the slot is lent, or free."""
+        slot = self._slots[number]
+        if slot.memory is not None and slot.memory.size >= used:
+            return slot.memory[:used]
+        return map_slot(self.descriptor, slot_offset(number, self.stride), used)
+
+    def _copy(self, memory: Bytes, used: int) -> Bytes:
+        if used >= CHECKED_GROWTH_BYTES or self.budget.total is not None:
+            self._check_copy(used)
+        return self._keep_count(memory[:used].copy())
+
+    def _keep_count(self, copy: Bytes) -> Bytes:
+        """Counts a private copy for as long as it lives."""
+        self._copied += copy.size
+        gone = weakref.finalize(copy, self._copies_gone.append, copy.size)
+        gone.atexit = False
+        return copy
+
+    def _check_copy(self, used: int) -> None:
+        if used <= self.budget.left(self._taken):
+            return
+        for free in self._free:
+            self._empty(free)
+        left = self.budget.left(self._taken)
+        if used > left:
+            raise MemoryBudgetError(
+                f"the batches that the program keeps take {self._copied + used:,} bytes with this "
+                f"one, and {left:,} are left of {self.budget}; keep fewer, or what you need of them"
+            )
+
     @property
     def lent(self) -> int:
         """Slots that are in the user's hands."""
@@ -244,17 +356,21 @@ class Arena:
     @property
     def capacity_bytes(self) -> int:
         """Shared memory that the slots have taken."""
-        return sum(slot.capacity for slot in self._slots)
+        return self._capacity
 
     def close(self) -> None:
         """Gives the memory back, save for what the user still holds."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self._close_file()
+        self.descriptor = -1
         for slot in self._slots:
             slot.memory = None
 
     def _collect(self) -> None:
         while self._came_back:
-            self._free.append(self._came_back.popleft())
+            # From here on it is not the user's, and found by `recover` if this is broken off.
+            self._slots[self._came_back[0]].guard = None
+            number = self._came_back.popleft()
+            self._free.append(number)
             self._lent -= 1
+        while self._copies_gone:
+            self._copied -= self._copies_gone.popleft()

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from penstock.errors import SerializationError, WireError
-from penstock.transport.arena import Bytes
+from penstock.transport.backing import Bytes
+from penstock.transport.pictures import pillow, reduce_image
 from penstock.transport.writer import SlotWriter
 
 # A message up to this size travels in the pipe itself; so does a buffer, if all of them
@@ -186,22 +187,28 @@ def _pickle(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
     try:
         return dump_by_value(value, buffers)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
+        # Behind a batch come our own notes on it.
+        batch = value[0] if isinstance(value, tuple) and value else value
         raise SerializationError(
-            f"a worker made something that cannot be sent to the training process: {error}. "
-            "Return tensors, arrays or plain values from the dataset and collate_fn"
+            "a worker made something that cannot be sent to the training process: "
+            f"{find_culprit(batch, 'batch')}: {error}. Return tensors, arrays or plain values "
+            "from the dataset and collate_fn"
         ) from error
 
 
 _merged: dict[type, Any] = {}
-_merged_from = -1
+_merged_from: tuple[int, object] = (-1, None)
 
 
 def _dispatch_table() -> dict[type, Any]:
     """The reducers of the program and ours; made anew only when the program adds one."""
     global _merged, _merged_from
-    if len(copyreg.dispatch_table) != _merged_from:
+    images = pillow()
+    if (len(copyreg.dispatch_table), images) != _merged_from:
         _merged = {**copyreg.dispatch_table, **_REDUCERS}
-        _merged_from = len(copyreg.dispatch_table)
+        if images is not None:
+            _merged[images.Image] = reduce_image
+        _merged_from = (len(copyreg.dispatch_table), images)
     return _merged
 
 
@@ -215,6 +222,30 @@ def dump_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
     stream = io.BytesIO()
     _ByValuePickler(stream, 5, buffer_callback=buffers.append).dump(value)
     return stream.getvalue()
+
+
+def find_culprit(value: object, name: str = "", depth: int = 6) -> str:
+    """Which attribute of an object cannot be serialised, as a dotted path.
+
+    Args:
+        value: an object that cannot.
+        name: what the path begins with.
+        depth: how far to look.
+    """
+    here = name or type(value).__name__
+    parts: list[tuple[str, object]] = []
+    if isinstance(value, dict):
+        parts = [(f"{here}[{key!r}]", part) for key, part in list(value.items())[:1000]]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"{here}[{at}]", part) for at, part in enumerate(value[:1000])]
+    elif hasattr(value, "__dict__"):
+        parts = [(f"{here}.{key}", part) for key, part in vars(value).items()]
+    for path, part in parts:
+        try:
+            dump_by_value(part, [])
+        except Exception:
+            return path if depth == 0 else find_culprit(part, path, depth - 1)
+    return f"{here}, of type {type(value).__name__}"
 
 
 def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:

@@ -1,0 +1,54 @@
+"""What a living worker takes of the machine, looked at from outside."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+
+class Vitals(NamedTuple):
+    """One look.
+
+    Attributes:
+        rss_bytes: memory resident.
+        peak_rss_bytes: the most that it ever was; None: the system does not say.
+        descriptors: open ones.
+    """
+
+    rss_bytes: int
+    peak_rss_bytes: int | None
+    descriptors: int | None
+
+
+def look_at(pid: int) -> Vitals | None:
+    """Looks at a process; None if it is not there any more."""
+    try:
+        status = _status(pid)
+    except FileNotFoundError:
+        return _look_by_psutil(pid)
+    except OSError:
+        return None
+    if "VmRSS" not in status:
+        # It has died, and nobody has been told its exit code yet.
+        return None
+    descriptors = None
+    with contextlib.suppress(OSError):
+        descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return Vitals(status["VmRSS"], status.get("VmHWM"), descriptors)
+
+
+def _status(pid: int) -> dict[str, int]:
+    """What Linux says of a process's memory, in bytes."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {words[0][:-1]: int(words[1]) << 10 for words in lines if words[-1:] == ["kB"]}
+
+
+def _look_by_psutil(pid: int) -> Vitals | None:
+    try:
+        process = psutil.Process(pid)
+        return Vitals(int(process.memory_info().rss), None, process.num_fds())
+    except (psutil.Error, OSError):
+        return None

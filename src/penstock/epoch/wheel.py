@@ -1,0 +1,193 @@
+"""What turns inside `next()`: the scheduler decides, an engine does it.
+
+plan ──> Scheduler ──commands──> Engine
+             ^                     │
+             └───────events────────┘
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from penstock.checkpoint import Progress
+from penstock.engines.protocol import (
+    Cramped,
+    Died,
+    Done,
+    Ended,
+    Engine,
+    Event,
+    Failed,
+    Probed,
+    Report,
+    Result,
+    Started,
+    StartFailed,
+    Withheld,
+)
+from penstock.epoch.account import Account
+from penstock.epoch.bad_samples import BadSamples
+from penstock.epoch.restarts import Restarts
+from penstock.observe import StatisticsRecorder
+from penstock.plan import EpochPlan
+from penstock.schedule import Amend, Discard, Issue, Recall, Rewind, Scheduler, Window
+
+_log = logging.getLogger("penstock")
+
+
+class Wheel:
+    """Carries commands to the engine, and events back.
+
+    Args:
+        engine: in which the epoch has begun.
+        plan: where batches come from.
+        scheduler: of that plan.
+        restarts: says when a worker that died is replaced.
+        window: of that scheduler; is told how fast batches come.
+        account: is told of what streams have given.
+        bad_samples: decides on them; None: nobody is asked, each is an error.
+        progress: is told that the epoch has started.
+        recorder: counts and times.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: EpochPlan,
+        scheduler: Scheduler[Result],
+        restarts: Restarts,
+        *,
+        window: Window,
+        account: Account,
+        bad_samples: BadSamples | None,
+        progress: Progress,
+        recorder: StatisticsRecorder,
+    ) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._scheduler = scheduler
+        self._restarts = restarts
+        self._window = window
+        self._account = account
+        self._bad_samples = bad_samples
+        self._progress = progress
+        self._recorder = recorder
+        self._in_hand = False
+
+    def turn(self, timeout_s: float | None, *, in_hand: bool = False) -> None:
+        """Hears what the workers have to say and gives them more to do.
+
+        Args:
+            timeout_s: how long to wait for them, in seconds; None: until there is something.
+            in_hand: whether a batch was taken off that is handed over behind this.
+
+        Raises:
+            Exception: the epoch cannot go on.
+        """
+        events: deque[Event] = deque()
+        self._in_hand = in_hand
+        try:
+            self._fill_seats()
+            events.extend(self._engine.poll(self._restarts.bound(timeout_s)))
+            while events:
+                self._handle(events.popleft())
+            if self._bad_samples is not None:
+                self._bad_samples.decide_all(self._scheduler)
+            self.give_work()
+        except BaseException:
+            # What was heard and not dealt with has slots.
+            for event in events:
+                if isinstance(event, Done):
+                    event.result.discard()
+            raise
+
+    def note_wait(self) -> None:
+        """The training loop waits, and nothing can be handed over."""
+        if self._scheduler.note_wait():
+            self.give_work()
+
+    def give_work(self) -> None:
+        """Has the engine do what there is to do."""
+        self._progress.started = True
+        self._scheduler.fill()
+        self._carry_out()
+        self._engine.flush()
+
+    def _carry_out(self) -> None:
+        for command in self._scheduler.commands():
+            if isinstance(command, Issue):
+                self._engine.submit(command.lease)
+            elif isinstance(command, Amend):
+                self._engine.amend(command.lease, command.fills)
+            elif isinstance(command, Recall):
+                self._engine.recall(command.lease)
+            elif isinstance(command, Discard):
+                command.result.discard()
+            elif isinstance(command, Rewind):
+                self._restarts.note_rewind(command.seat)
+                self._engine.rewind(command.seat)
+
+    def _handle(self, event: Event) -> None:
+        scheduler = self._scheduler
+        if self._plan.is_stream and isinstance(event, Report):
+            self._account.note_stream(event)
+        if isinstance(event, Done):
+            self._recorder.busy_s += event.busy_s
+            self._window.note_done(event.busy_s, event.result.size)
+            self._restarts.note_progress()
+            if not scheduler.completed(event.seat, event.batch, event.attempt, event.result):
+                event.result.discard()
+        elif isinstance(event, Withheld):
+            scheduler.withheld(event.seat, event.batch, event.attempt, event.failures)
+        elif isinstance(event, Failed):
+            scheduler.failed(event.seat, event.batch, event.attempt, event.error)
+        elif isinstance(event, Ended):
+            scheduler.emptied(event.seat, event.batch, event.attempt)
+        elif isinstance(event, Probed):
+            scheduler.probed(event.seat, event.batch, event.attempt)
+        elif isinstance(event, Cramped):
+            self._find_room(event)
+        elif isinstance(event, Started):
+            self._restarts.note_start(event.seat)
+        elif isinstance(event, StartFailed):
+            raise event.error
+        else:
+            self._replace(event)
+
+    def _replace(self, death: Died) -> None:
+        """Puts a new worker in the place of one that died, and has its leases done again."""
+        certificate = death.certificate
+        self._restarts.note_death(death)
+        self._recorder.deaths.append(certificate)
+        self._scheduler.remove_worker(death.seat, death.death)
+        self._restarts.check()
+        delay_s = self._restarts.vacate(death.seat)
+        when = f" in {delay_s:.2g} s" if delay_s else ""
+        _log.warning("%s; another takes its place%s", str(certificate).partition("\n")[0], when)
+        _log.debug("%s", certificate)
+        self._fill_seats()
+
+    def _fill_seats(self) -> None:
+        """Starts the new workers that are due."""
+        for seat in self._restarts.due():
+            self._engine.restart(seat)
+            self._scheduler.add_worker(seat)
+            self._recorder.restarts += 1
+
+    def _find_room(self, event: Cramped) -> None:
+        """All workers wait for memory, the first of them for that of the batch."""
+        scheduler = self._scheduler
+        scheduler.narrow(event.fits)
+        if self._in_hand or scheduler.deliverable or scheduler.open_batch() is not None:
+            # What is handed over and dropped makes some, and so may who is told how to go on.
+            return
+        are_streams = self._plan.is_stream
+        # Who wants no worker replaced has a stream that is not to be run again.
+        if are_streams and not self._restarts.allowed:
+            self._engine.refuse_room(event.lease)
+        elif scheduler.make_room(event.lease.batch, are_streams=are_streams):
+            # At once: what is known of workers changes with the next event.
+            self._carry_out()
+        else:
+            self._engine.refuse_room(event.lease)

@@ -1,0 +1,86 @@
+"""How many batches may be on their way at once, and how that is found out where nobody has said.
+
+Few are enough while workers are as fast as the loop, and each costs memory and has the sampler
+asked so far ahead. So a window begins small, and grows where a worker would be idle otherwise:
+
+- the loop waits for one batch, and a worker has nothing to do since all others are there already:
+  samples take unlike times, and the window was too narrow for a slow one (`note_starved`);
+- a worker has made all that it was lent before a reply and the next lease have gone their ways
+  (`note_done`). With more at once, they also go together, in one call of the system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# A worker is to have so much work by it: what a loop takes, or is kept from the processor, between
+# two looks at its workers.
+LENT_WORK_S = 0.001
+# The most batches on their way for each worker, where nobody has said.
+MOST_PER_WORKER = 32
+# The share of the room for batches that those on their way may take, where nobody has said.
+MOST_OF_ROOM = 8
+
+
+class Window:
+    """How many batches of one epoch may be lent out or wait for their delivery.
+
+    Args:
+        size: as many, at first.
+        workers: for how many workers it may grow; 0: it stays as it is.
+        fits: how many batches of so many bytes there is room for; None: of any number.
+
+    Attributes:
+        size: as many at present; at least 1.
+    """
+
+    def __init__(
+        self, size: int, *, workers: int = 0, fits: Callable[[int], int] | None = None
+    ) -> None:
+        self.size = size
+        self._first = size
+        self._workers = workers
+        self._fits = fits
+        self._most = max(size, workers * MOST_PER_WORKER) if workers else size
+        self._largest = 0
+
+    @property
+    def refill_at(self) -> int:
+        """With no more batches than that on their way, others are lent: as many as there is room.
+
+        That is with one place free at first. A wide window is filled again when a quarter of it is
+        free: what goes to a worker together costs one call of the system.
+        """
+        return self.size - max(1, (self.size - self._first) // 4)
+
+    def note_done(self, busy_s: float, size: int) -> None:
+        """A batch has arrived.
+
+        Args:
+            busy_s: seconds that its worker took.
+            size: bytes of shared memory that it takes.
+        """
+        if size > self._largest:
+            self._largest = size
+        if self.size < self._most and busy_s * self.size < LENT_WORK_S * self._workers:
+            self._grow()
+
+    def note_starved(self) -> None:
+        """The loop waits, all places are taken, and a worker has nothing to do."""
+        if self.size < self._most:
+            self._grow()
+
+    def narrow(self, size: int) -> None:
+        """From now on, at most so many; at least 1."""
+        self._most = max(1, min(self._most, size))
+        self.size = min(self.size, self._most)
+
+    def _grow(self) -> None:
+        size = min(self._most, 2 * self.size)
+        if self._fits is not None and self._largest:
+            size = min(size, self._fits(self._largest) // MOST_OF_ROOM)
+        if size <= self.size:
+            # There will be no more room than now.
+            self._most = self.size
+        else:
+            self.size = size

@@ -1,0 +1,122 @@
+"""What the wheel does where no worker can go on for want of memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.certificate import DeathCertificate
+from penstock.checkpoint import Marks, Progress
+from penstock.engines.protocol import Cramped, Died
+from penstock.epoch.account import Account
+from penstock.epoch.restarts import Restarts
+from penstock.epoch.wheel import Wheel
+from penstock.observe import StatisticsRecorder
+from penstock.plan import GivenBatches, StreamTurns
+from penstock.schedule import Scheduler, Window
+
+
+class CrampedEngine:
+    """Its one worker waits for memory for the first batch, and nothing else happens."""
+
+    def __init__(self):
+        self.lent = []
+        self.recalled = []
+        self.refused = []
+        self.began_again = []
+        self.also = []
+
+    def submit(self, lease):
+        self.lent.append(lease)
+
+    def recall(self, lease):
+        self.recalled.append(lease.batch)
+
+    def refuse_room(self, lease):
+        self.refused.append(lease.batch)
+
+    def flush(self):
+        pass
+
+    def poll(self, _timeout_s):
+        also, self.also = self.also, []
+        return [Cramped(self.lent[0], 1), *also]
+
+    def rewind(self, seat):
+        self.began_again.append(f"worker {seat}, for memory")
+
+    def restart(self, seat):
+        self.began_again.append(f"worker {seat}, for it died")
+
+
+@pytest.fixture
+def engine():
+    return CrampedEngine()
+
+
+def wheel_of(engine, plan, *, seats=1, most_restarts=0):
+    window = Window(3)
+    scheduler = Scheduler(plan, window=window)
+    for seat in range(seats):
+        scheduler.add_worker(seat)
+    restarts = Restarts(
+        seats, range(seats), most=most_restarts, is_stream=plan.is_stream, tolerant=True
+    )
+    wheel = Wheel(
+        engine,
+        plan,
+        scheduler,
+        restarts,
+        window=window,
+        account=Account(scheduler, plan, Marks(in_order=True)),
+        bad_samples=None,
+        progress=Progress(),
+        recorder=StatisticsRecorder(seats, 0.0),
+    )
+    wheel.give_work()
+    assert [lease.batch for lease in engine.lent] == [0, 1, 2]
+    return wheel
+
+
+@pytest.fixture
+def wheel(engine):
+    return wheel_of(engine, GivenBatches([[0], [1], [2]], batched=True))
+
+
+def test_room_is_made_by_what_is_behind_and_then_there_is_none(wheel, engine):
+    wheel.turn(0.0)
+    assert (engine.recalled, engine.refused) == ([1, 2], [])
+    wheel.turn(0.0)
+    assert (engine.recalled, engine.refused) == ([1, 2], [0])
+
+
+def test_a_batch_in_hand_makes_room_before_anything_is_given_up_or_refused(wheel, engine):
+    for _ in range(2):
+        wheel.turn(0.0, in_hand=True)
+    assert (engine.recalled, engine.refused) == ([], [])
+    # It has been handed over, and has made none.
+    wheel.turn(0.0)
+    assert engine.recalled == [1, 2]
+
+
+def test_streams_are_run_again_where_nothing_else_makes_room(engine):
+    wheel = wheel_of(engine, StreamTurns(2), seats=2, most_restarts=1)
+    wheel.turn(0.0)
+    assert (engine.recalled, engine.began_again) == ([2], [])
+    wheel.turn(0.0)
+    assert engine.began_again == ["worker 1, for memory"]
+    wheel.turn(0.0)
+    assert engine.refused == [0]
+
+
+def test_streams_are_not_run_again_where_no_worker_may_be_replaced(engine):
+    wheel = wheel_of(engine, StreamTurns(2), seats=2)
+    wheel.turn(0.0)
+    assert (engine.recalled, engine.began_again, engine.refused) == ([], [], [0])
+
+
+def test_where_a_stream_is_run_again_is_settled_before_its_worker_is_replaced(engine):
+    wheel = wheel_of(engine, StreamTurns(2), seats=2, most_restarts=1)
+    wheel.turn(0.0)
+    engine.also = [Died(1, DeathCertificate(1, 4711, exit_code=0))]
+    wheel.turn(0.0)
+    assert engine.began_again == ["worker 1, for memory", "worker 1, for it died"]

@@ -1,0 +1,134 @@
+"""How many batches may be on their way, and when they become more."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.plan import StreamTurns
+from penstock.schedule import Window
+from penstock.schedule.window import LENT_WORK_S, MOST_OF_ROOM, MOST_PER_WORKER
+from tests.schedule.roles import complete, given, issued, lent, numbers, schedule
+
+SLOW_S = 1.0
+
+
+def widening(*batches, seats=2, window=2, **options):
+    """A scheduler whose window may grow."""
+    return given(*batches, seats=seats, window=Window(window, workers=seats), **options)
+
+
+# Who waits.
+
+
+def test_a_wait_while_a_worker_has_nothing_to_do_widens_the_window():
+    scheduler = widening([0], [1], [2], [3], [4], [5])
+    _, second = issued(scheduler)
+    assert not scheduler.note_wait(), "both are at work"
+    complete(scheduler, second)
+    scheduler.fill()
+    assert lent(scheduler) == [], "the first is not there, and the second waits for it"
+    assert scheduler.note_wait()
+    scheduler.fill()
+    assert lent(scheduler) == [2, 3]
+    assert numbers(scheduler) == []
+
+
+def test_a_wait_for_workers_that_are_all_at_work_widens_nothing():
+    scheduler = widening([0], [1], [2], [3])
+    issued(scheduler)
+    assert not scheduler.note_wait()
+
+
+def test_a_wait_at_the_end_of_the_plan_widens_nothing():
+    scheduler = widening([0], [1], window=3)
+    _, second = issued(scheduler)
+    complete(scheduler, second)
+    assert not scheduler.note_wait()
+
+
+def test_a_worker_whose_stream_has_ended_widens_nothing():
+    window = Window(2, workers=2)
+    scheduler = schedule(StreamTurns(2), seats=2, window=window)
+    _, second = issued(scheduler)
+    complete(scheduler, second)
+    assert not scheduler.note_wait()
+    assert window.size == 2
+
+
+def test_a_window_that_was_given_stays():
+    scheduler = given([0], [1], [2], seats=2, window=Window(2))
+    _, second = issued(scheduler)
+    complete(scheduler, second)
+    assert not scheduler.note_wait()
+
+
+# How fast batches come.
+
+
+def test_batches_that_take_no_time_widen_the_window_until_each_worker_has_enough():
+    window = Window(4, workers=2)
+    for _ in range(20):
+        window.note_done(LENT_WORK_S / 10, 0)
+    # So much work a worker at least, and less than twice as much.
+    assert 10 <= window.size / 2 < 20
+
+
+def test_batches_that_take_their_time_widen_nothing():
+    window = Window(4, workers=2)
+    window.note_done(LENT_WORK_S / 2, 0)
+    assert window.size == 4
+
+
+def test_there_is_a_most():
+    window = Window(4, workers=2)
+    for _ in range(20):
+        window.note_done(0.0, 0)
+    assert window.size == 2 * MOST_PER_WORKER
+
+
+def test_a_wide_window_is_filled_a_quarter_at_a_time():
+    window = Window(2, workers=2)
+    assert window.refill_at == 1
+    window.note_starved()
+    window.note_starved()
+    window.note_starved()
+    assert (window.size, window.refill_at) == (16, 13)
+    window.narrow(1)
+    assert (window.size, window.refill_at) == (1, 0)
+
+
+# How much memory there is.
+
+
+def test_batches_take_their_share_of_the_memory_and_no_more():
+    window = Window(4, workers=2, fits=lambda size: 6 * MOST_OF_ROOM if size == 100 else 1)
+    window.note_done(SLOW_S, 100)
+    window.note_starved()
+    assert window.size == 6
+    window.note_starved()
+    assert window.size == 6
+
+
+def test_the_largest_batch_counts():
+    window = Window(4, workers=2, fits=lambda size: 1000 if size < 50 else 1)
+    window.note_done(SLOW_S, 100)
+    window.note_done(SLOW_S, 10)
+    window.note_starved()
+    assert window.size == 4
+
+
+def test_a_window_that_memory_has_narrowed_does_not_grow_again():
+    window = Window(4, workers=2)
+    window.narrow(2)
+    window.note_starved()
+    window.note_done(0.0, 0)
+    assert window.size == 2
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_one_batch_may_always_be_on_its_way(size):
+    window = Window(4, workers=2)
+    window.narrow(size)
+    assert window.size == 1
+    window.note_starved()
+    assert window.size == 1
