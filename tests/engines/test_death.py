@@ -133,7 +133,7 @@ def test_the_most_memory_that_it_ever_had_is_known_although_nobody_looked(scene)
 # What it was at.
 
 
-@pytest.mark.parametrize("place", [None, AT_ONCE, NO_PLACE])
+@pytest.mark.parametrize("place", [None, AT_ONCE, NO_PLACE, 3, -9, 1 << 60])
 def test_where_it_was_at_no_one_sample_only_the_batch_is_known(scene, place):
     died = die_at(*scene, place=place, kill=signal.SIGKILL)
     assert (died.certificate.batch, died.certificate.index) == (4, None)

@@ -14,6 +14,7 @@ of the seats, and for that of the state.
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from penstock.schedule import (
     Fill,
     Inquest,
     Issue,
+    Lease,
     Recall,
     Rewind,
     Scheduler,
@@ -112,7 +114,7 @@ class Epoch(RuleBasedStateMachine):
         self.results: list[SimulatedResult] = []
         # What is known from the outside: the attempts that were ever issued, those that may
         # still answer, those that wait for an answer, and what has arrived.
-        self.issued: set[tuple[int, int]] = set()
+        self.issued: dict[tuple[int, int], tuple[Lease, Any]] = {}
         self.live: dict[int, tuple[int, int]] = {}
         self.open: set[int] = set()
         self.arrived: dict[int, object] = {}
@@ -259,9 +261,9 @@ class Epoch(RuleBasedStateMachine):
     def hear_from_the_wrong_seat(self, pick, seat):
         reply = self.mail[pick % len(self.mail)]
         if reply.seat != seat:
-            copy = reply.copy(seat=seat)
-            self.note(copy)
-            self.receive(copy)
+            other = reply.copy(seat=seat)
+            self.note(other)
+            self.receive(other)
 
     @rule(pick=picks, goes_on=st.booleans(), tells=st.sampled_from(["", "where", "of memory"]))
     @precondition(lambda self: self.workers)
@@ -318,6 +320,11 @@ class Epoch(RuleBasedStateMachine):
     @invariant()
     def the_window_is_not_exceeded(self):
         assert len(self.undelivered) <= self.widest
+
+    @invariant()
+    def a_lease_names_what_was_lent(self):
+        """Also one that is wanted no more: its worker may die of it yet."""
+        assert all(lease.indices == lent for lease, lent in self.issued.values())
 
     @invariant()
     def what_is_ready_is_counted(self):
@@ -523,7 +530,7 @@ class Epoch(RuleBasedStateMachine):
                 assert key not in self.issued, "an attempt is issued once"
                 assert lease.batch not in self.live, "a batch is with one worker"
                 self.check_memory(lease.batch)
-                self.issued.add(key)
+                self.issued[key] = lease, copy(lease.indices)
                 if self.scenario.kind == "streams":
                     self.places[lease.batch] = lease.indices
                 self.live[lease.batch] = lease.attempt, lease.seat

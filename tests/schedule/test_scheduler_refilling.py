@@ -122,6 +122,8 @@ def test_a_batch_whose_sample_was_given_away_is_made_anew_from_what_is_left(stat
     scheduler.fill()
     (again,) = issued(scheduler)
     assert (again.batch, again.attempt > 0, again.indices) == (2, True, [4])
+    # Its worker is still at those places, and may die there.
+    assert third.indices == [4, 5]
     assert not complete(scheduler, third)
 
 

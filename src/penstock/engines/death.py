@@ -57,6 +57,9 @@ class Coroner:
         if lease is None or entry is None or entry.epoch != epoch:
             # At nothing that is still wanted.
             entry, lease = None, None
+        elif not self._job.stream and (entry.one_place or 0) not in range(len(lease.indices)):
+            # Whoever crashes may have written anything before, to all memory that it has.
+            entry = entry._replace(place=None)
         index, source = self._suspect(lease, entry)
         vitals = seat.vitals
         peaks = [seat.peak_rss_bytes, None if vitals is None else vitals.peak_rss_bytes]

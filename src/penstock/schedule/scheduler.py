@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Generic
 
 from penstock.errors import SampleError
@@ -436,7 +437,7 @@ class Scheduler(Generic[R]):
         if not left:
             self._finish(batch, State.EMPTY)
             return
-        batch.lease.indices = left
-        batch.lease.fills = self._inquest.known_bad(left)
+        # A lease of its own: whoever makes the old one still goes by the places that were lent.
+        batch.lease = replace(batch.lease, indices=left, fills=self._inquest.known_bad(left))
         batch.hunt = None
         self._requeue(batch)
