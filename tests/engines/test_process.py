@@ -691,7 +691,7 @@ def test_ctrl_c_while_replies_are_read_loses_no_slot(make, monkeypatch):
         engine.begin_epoch(EpochStart(number))
         engine.submit(lease(0, [1]))
         engine.flush()
-        read = engine._read
+        read = engine._hearing.read
 
         def read_and_stop(seat, frame, events):
             read(seat, frame, events)
@@ -699,7 +699,7 @@ def test_ctrl_c_while_replies_are_read_loses_no_slot(make, monkeypatch):
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(engine, "_read", read_and_stop)
+            patched.setattr(engine._hearing, "read", read_and_stop)
             with pytest.raises(KeyboardInterrupt):
                 poll_until(engine, lambda _: False)
         return engine.arena.capacity_bytes
@@ -759,7 +759,7 @@ def test_answers_that_were_read_and_not_dealt_with_give_their_slots_back(make, m
     for number in range(2, 12):
         engine.begin_epoch(EpochStart(number))
         with monkeypatch.context() as patched:
-            patched.setattr(engine, "_read", interrupt)
+            patched.setattr(engine._hearing, "read", interrupt)
             engine.submit(lease(0, [1]))
             with pytest.raises(KeyboardInterrupt):
                 poll_until(engine, lambda _: False)
@@ -786,8 +786,8 @@ def test_that_nobody_can_go_on_is_told_once_in_one_report(make, monkeypatch):
     for _ in range(2):
         events = []
         # For each request that is read, and before anybody waits.
-        engine._give_room(events)
-        engine._give_room(events)
+        engine._room.give(events)
+        engine._room.give(events)
         assert events == [stuck]
 
 

@@ -9,7 +9,6 @@ No thread watches the workers: whoever waits for a batch waits for their replies
 from __future__ import annotations
 
 import contextlib
-import math
 import pickle
 import signal
 import time
@@ -20,29 +19,20 @@ from multiprocessing.context import BaseContext
 from penstock.engines.crew import Crew, LeasedSeat
 from penstock.engines.death import Coroner
 from penstock.engines.early import EarlyEpoch, first_leases
-from penstock.engines.failure import end_or_raise, placed, to_raise
+from penstock.engines.hearing import Hearing, fault_of
 from penstock.engines.job import Job
 from penstock.engines.launch import start_errors
 from penstock.engines.outbox import Outbox
 from penstock.engines.oversight import Oversight
 from penstock.engines.protocol import (
-    Cramped,
-    Done,
-    Ended,
     EpochStart,
     Event,
     Failed,
     Guess,
-    Probed,
-    Started,
-    StartFailed,
     StreamStart,
-    Withheld,
 )
-from penstock.engines.replies import check_reply, failures_in
 from penstock.engines.room import Room
 from penstock.engines.seat import LEAVE_S
-from penstock.engines.shared_result import SharedResult
 from penstock.engines.starter import Starter
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
@@ -50,7 +40,7 @@ from penstock.transport.arena import Arena
 from penstock.transport.budget import Budget
 from penstock.transport.channel import SPIN_BELOW_S, SPIN_S, ChannelClosed, look_out
 from penstock.transport.codec import dump_by_value, encode
-from penstock.transport.frames import Frame, Kind, pack
+from penstock.transport.frames import Kind, pack
 from penstock.transport.journal import Entry, Journal, journal_bytes
 from penstock.transport.memory import RecentKills
 
@@ -111,8 +101,7 @@ class ProcessEngine:
         self._outbox = Outbox(self.crew)
         self._room = Room(self.crew, self._outbox, is_stream=job.stream)
         self._early = EarlyEpoch(self.arena)
-        # How long the last batch took: before small ones it does not pay to sleep.
-        self._busy_s = math.inf
+        self._hearing = Hearing(self.arena, self._early, self._room, is_stream=job.stream)
 
     @property
     def seats(self) -> int:
@@ -167,6 +156,7 @@ class ProcessEngine:
         """See `Engine.begin_epoch`."""
         self._check_owner()
         self._serial, begun = self._early.open(self._serial, start, first)
+        self._hearing.serial = self._serial
         self._epoch = start
         self._events.clear()
         self._room.clear()
@@ -295,14 +285,14 @@ class ProcessEngine:
             self.flush()
         now = time.monotonic()
         deadline = None if timeout_s is None else now + timeout_s
-        if timeout_s != 0 and self._busy_s < SPIN_BELOW_S:
+        if timeout_s != 0 and self._hearing.busy_s < SPIN_BELOW_S:
             look_out(self.crew.poll, SPIN_S if timeout_s is None else min(SPIN_S, timeout_s))
         while True:
             events = self._events
             if now >= self._oversight.due:
                 self._look_after(now, events)
             if self._room:
-                self._give_room(events)
+                self._room.give(events)
             until = self._oversight.due if deadline is None else min(deadline, self._oversight.due)
             wait_s = 0.0 if events else max(0.0, until - now)
             ready = self.crew.poll.poll(wait_s * 1000)
@@ -323,7 +313,7 @@ class ProcessEngine:
         for seat, entry in self._oversight.look(now, self._serial):
             if entry is None:
                 # The dataset's own children hold the pipe that would tell of its end.
-                self._bury(seat, events, self._hear(seat, events))
+                self._bury(seat, events, self._hearing.hear_out(seat, events))
             else:
                 self._end_overdue(seat, entry, events)
 
@@ -340,85 +330,13 @@ class ProcessEngine:
             return
         try:
             for frame in channel.receive():
-                self._read(seat, frame, events)
+                self._hearing.read(seat, frame, events)
             if fd == process.sentinel:
-                self._bury(seat, events, self._hear(seat, events))
+                self._bury(seat, events, self._hearing.hear_out(seat, events))
         except ChannelClosed:
             self._bury(seat, events)
         except WireError as error:
-            self._bury(seat, events, _fault_of(error))
-
-    def _read(self, seat: LeasedSeat, frame: Frame, events: list[Event]) -> None:
-        kind = frame.kind
-        if kind == Kind.READY:
-            seat.ready = True
-            events.append(Started(seat.number))
-            return
-        if kind == Kind.STARTLESS and frame.epoch not in (0, self._serial):
-            return
-        if kind == Kind.STARTLESS:
-            events.append(StartFailed(seat.number, to_raise(failures_in(frame)[0])))
-            return
-        key = (frame.epoch, frame.batch, frame.attempt)
-        if key not in seat.lent:
-            raise WireError(f"it answers a lease {key} that it does not have")
-        slot, lease = seat.lent[key]
-        current = frame.epoch == self._serial
-        if not current and self._early.is_of(frame):
-            self._early.hear(seat, frame, key)
-            return
-        order = Kind.PROBE if lease.probe else Kind.LEASE
-        if not current or key in seat.recalled:
-            order = Kind.RECALL
-        check_reply(frame, order, slot, is_stream=self._job.stream)
-        seat.heard = frame.epoch
-        where = (seat.number, frame.batch, frame.attempt, frame.busy_s, frame.position)
-        if kind in (Kind.WITHHELD, Kind.CRAMPED):
-            if not current:
-                return
-            if kind == Kind.WITHHELD:
-                if key not in seat.recalled:
-                    seat.withheld.add(key)
-                events.append(Withheld(*where, placed(failures_in(frame))))
-            else:
-                self.arena.note_capacity(slot, frame.capacity)
-                self._room.note(seat, key, frame.used)
-                # Whether there is room is looked at before anybody waits.
-                self._give_room(events)
-            return
-        failure = failures_in(frame)[0] if kind == Kind.FAILED else None
-        self.arena.note_capacity(slot, frame.capacity)
-        del seat.lent[key]
-        seat.recalled.discard(key)
-        seat.withheld.discard(key)
-        self._room.withdraw(key)
-        if not (kind == Kind.DONE and current and frame.used):
-            self.arena.release(slot)
-        if not current:
-            return
-        result = None
-        if kind == Kind.DONE:
-            result = SharedResult(self.arena, frame.body, slot, frame.used)
-        seat.resumption.answered(key, frame.position, frame.seen, result)
-        if kind == Kind.DROPPED:
-            return
-        self._busy_s = frame.busy_s
-        if result is not None:
-            events.append(Done(*where, result))
-        elif failure is not None:
-            events.append(Failed(*where, end_or_raise(failure)))
-        elif kind == Kind.ENDED:
-            events.append(Ended(*where))
-        elif kind == Kind.PROBED:
-            events.append(Probed(*where))
-
-    def _give_room(self, events: list[Event]) -> None:
-        self._room.serve()
-        self.flush()
-        stuck = self._room.stuck()
-        # Once is enough: by the next time, what follows from it has been ordered.
-        if stuck is not None and not any(isinstance(event, Cramped) for event in events):
-            events.append(stuck)
+            self._bury(seat, events, fault_of(error))
 
     def rewind(self, seat: int) -> None:
         """See `Engine.rewind`: another worker does that, with a copy that has read nothing."""
@@ -444,7 +362,7 @@ class ProcessEngine:
         if self._journal.read(seat.number) != entry:
             seat.signal(signal.SIGCONT)
             return
-        fault = self._hear(seat, events)
+        fault = self._hearing.hear_out(seat, events)
         # To be asked for a stack may interrupt a call of the system, and have the sample fail or
         # stop short: nothing that comes of the worker from here on is heard.
         self._oversight.take_stacks(seat)
@@ -452,21 +370,6 @@ class ProcessEngine:
         allowed_s = self._job.sample_timeout_s or 0.0
         late = f"was ended for a sample that took longer than {allowed_s:g} s (sample_timeout)"
         self._bury(seat, events, fault or late, None if fault else entry)
-
-    def _hear(self, seat: LeasedSeat, events: list[Event]) -> str:
-        """What a worker that is gone, or stopped, has sent counts, all of it.
-
-        Returns:
-            What it had to be ended for, if anything was wrong with that.
-        """
-        try:
-            for frame in seat.final_frames():
-                self._read(seat, frame, events)
-        except ChannelClosed:
-            return ""
-        except WireError as error:
-            return _fault_of(error)
-        return ""
 
     def _bury(
         self, seat: LeasedSeat, events: list[Event], fault: str = "", overdue: Entry | None = None
@@ -493,8 +396,3 @@ class ProcessEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self.crew.close()
-
-
-def _fault_of(error: WireError) -> str:
-    """Why a worker has to go that has sent what cannot be; see `DeathCertificate.fault`."""
-    return f"was ended, since {error}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from penstock.engines.crew import Crew, LeasedSeat
 from penstock.engines.outbox import Outbox
-from penstock.engines.protocol import Cramped
+from penstock.engines.protocol import Cramped, Event
 from penstock.engines.resumption import Key
 from penstock.schedule import Lease
 from penstock.transport.frames import Kind, pack
@@ -59,6 +59,19 @@ class Room:
     def clear(self) -> None:
         """Another epoch begins: workers notice themselves that nobody waits for their batches."""
         self._requests.clear()
+
+    def give(self, events: list[Event]) -> None:
+        """Has those go on that there is memory for.
+
+        Args:
+            events: it is added to them, once, that nobody can go on.
+        """
+        self.serve()
+        self._outbox.flush()
+        stuck = self.stuck()
+        # Once is enough: by the next time, what follows from it has been ordered.
+        if stuck is not None and not any(isinstance(event, Cramped) for event in events):
+            events.append(stuck)
 
     def serve(self) -> None:
         """Has workers go on, as many as there is memory for.
