@@ -22,6 +22,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Identity, LoaderMemory, Progress, StreamProgress
 from penstock.engines.job import Job
+from penstock.engines.parts import may_split
 from penstock.engines.protocol import Guess
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.foresight import following_seed, foresee
@@ -93,6 +94,7 @@ def begin_epoch(
         max_restarts=own.supervision.max_restarts,
         planned=planned,
         number=number,
+        pace=workers.pace if may_split(job) else None,
         claimed_samples=loader._IterableDataset_len_called if _is_stream(loader) else None,
     )
     try:

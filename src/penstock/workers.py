@@ -13,12 +13,18 @@ from penstock.engines.job import Job
 from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun
+from penstock.schedule import Pace
 
 
 class Workers:
-    """Starts the engine of each epoch of one loader, and keeps that of persistent workers."""
+    """Starts the engine of each epoch of one loader, and keeps that of persistent workers.
+
+    Attributes:
+        pace: what batches have cost them.
+    """
 
     def __init__(self) -> None:
+        self.pace = Pace()
         self._engine: ProcessEngine | None = None
         self._end: Callable[[], object] = _nothing
         self._run: weakref.ref[EpochRun] | None = None

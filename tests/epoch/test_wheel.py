@@ -12,7 +12,7 @@ from penstock.epoch.restarts import Restarts
 from penstock.epoch.wheel import Wheel
 from penstock.observe import StatisticsRecorder
 from penstock.plan import GivenBatches, StreamTurns
-from penstock.schedule import Scheduler, Window
+from penstock.schedule import Death, Inquest, Pace, Scheduler, Splitting, Window
 
 
 class CrampedEngine:
@@ -66,6 +66,8 @@ def wheel_of(engine, plan, *, seats=1, most_restarts=0):
         plan,
         scheduler,
         restarts,
+        splitting=Splitting(scheduler.workers, None),
+        pace=None,
         window=window,
         account=Account(scheduler, plan, Marks(in_order=True)),
         bad_samples=None,
@@ -120,3 +122,45 @@ def test_where_a_stream_is_run_again_is_settled_before_its_worker_is_replaced(en
     engine.also = [Died(1, DeathCertificate(1, 4711, exit_code=0))]
     wheel.turn(0.0)
     assert engine.began_again == ["worker 1, for memory", "worker 1, for it died"]
+
+
+class DyingEngine(CrampedEngine):
+    """A worker crashes at the second sample of its part."""
+
+    def poll(self, _timeout_s):
+        also, self.also = self.also, []
+        return also
+
+    def die_at_the_last_lease(self):
+        lease = self.lent[-1]
+        death = Death((lease.batch, lease.attempt), place=3, by_itself=True)
+        self.also.append(Died(lease.seat, DeathCertificate(lease.seat, 4711, -11), death))
+
+
+def test_who_dies_at_a_part_makes_the_sample_suspect_that_it_was_at():
+    engine = DyingEngine()
+    plan = GivenBatches([[10, 11, 12, 13]], batched=True)
+    pace = Pace()
+    pace.note(4.0, 4, 0)
+    scheduler = Scheduler(plan, window=Window(1), inquest=Inquest(killed=str))
+    for seat in range(2):
+        scheduler.add_worker(seat)
+    wheel = Wheel(
+        engine,
+        plan,
+        scheduler,
+        Restarts(2, range(2), most=9, is_stream=False, tolerant=True),
+        splitting=Splitting(scheduler.workers, pace),
+        pace=pace,
+        window=Window(1),
+        account=Account(scheduler, plan, Marks(in_order=True)),
+        bad_samples=None,
+        progress=Progress(),
+        recorder=StatisticsRecorder(2, 0.0),
+    )
+    wheel.give_work()
+    assert [lease.part for lease in engine.lent] == [range(at, at + 1) for at in range(4)]
+    engine.die_at_the_last_lease()
+    wheel.turn(0.0)
+    assert sorted(engine.recalled) == [0, 0]
+    assert engine.lent[-1].probe == (3,)

@@ -118,6 +118,8 @@ class _Task:
     places: list[object]
     unmade: list[int]
     probe: tuple[int, ...] = ()
+    part: range | None = None
+    gathered: Sequence[object] | None = None
     set_aside: list[int] = field(default_factory=list)
 
     def put(self, fills: Mapping[int, Fill]) -> None:
@@ -186,7 +188,11 @@ class SimulatedWorker:
             assert ids == in_turn, "a stream is read from its beginning to its end"
             self._position += 1
             ids = list(self._scenario.chunk(ids[1], self.seat))
-        task = _Task(lease.batch, lease.attempt, ids, list(range(len(ids))), lease.probe)
+        unmade = list(range(len(ids)) if lease.part is None else lease.part)
+        task = _Task(lease.batch, lease.attempt, ids, unmade, lease.probe, lease.part)
+        if lease.pieces:
+            task.unmade = []
+            task.gathered = [sample for piece in lease.pieces for sample in _handed_on(piece)]
         task.put(lease.fills)
         self._todo.append(task)
 
@@ -221,6 +227,16 @@ class SimulatedWorker:
             return "probed", None
         if not task.places:
             return "emptied", None
+        if task.gathered is not None:
+            contents = list(task.gathered)
+            if any(_fate(fates, sample) == "break" for sample in contents):
+                return "failed", BatchBug(contents)
+            return "completed", SimulatedResult(contents, [])
+        if task.part is not None:
+            samples = [task.places[place] for place in task.part]
+            if any(_fate(fates, sample) in _UNMAKEABLE for sample in samples):
+                return "failed", BatchBug(samples)
+            return "part", SimulatedResult(samples, [])
         bad = [place for place in task.unmade if _fate(fates, task.places[place]) in _UNMAKEABLE]
         bad = sorted([*bad, *task.set_aside])
         if bad and self._scenario.asks:
@@ -234,6 +250,12 @@ class SimulatedWorker:
         if any(_fate(fates, sample) == "break" for sample in contents):
             return "failed", BatchBug([*contents, *skipped])
         return "completed", SimulatedResult(contents, skipped)
+
+
+def _handed_on(piece: Any) -> Sequence[object]:
+    """What is in a part, which its worker has from here on."""
+    contents: Sequence[object] = piece.hand_on()
+    return contents
 
 
 def sample_error(index: object) -> SampleError:

@@ -30,6 +30,7 @@ class LeasedSeat(Seat):
         recalled: those of them that are not wanted any more.
         withheld: those whose worker waits for a decision about bad samples.
         heard: the last epoch in which its worker has answered.
+        pieces: slots that the worker reads for a lease, of the parts that it puts together.
         vitals: what was seen of the worker when it was last looked at.
         resumption: where a worker in its place would begin.
     """
@@ -39,6 +40,7 @@ class LeasedSeat(Seat):
         self.lent: dict[Key, tuple[int, Lease]] = {}
         self.recalled: set[Key] = set()
         self.withheld: set[Key] = set()
+        self.pieces: dict[Key, list[int]] = {}
         self.heard = 0
         self.vitals: Vitals | None = None
         self.resumption = Resumption(job, number)
@@ -110,6 +112,9 @@ class Crew:
         while seat.lent:
             _, (slot, _) = seat.lent.popitem()
             self.arena.release_lost(slot)
+        while seat.pieces:
+            for slot in seat.pieces.popitem()[1]:
+                self.arena.release(slot)
         seat.recalled.clear()
         seat.withheld.clear()
         return code
@@ -126,9 +131,11 @@ class Crew:
             # is still noted of them has been read, and was not dealt with.
             for key in [key for key in seat.lent if key[0] < seat.heard]:
                 del seat.lent[key]
+                seat.pieces.pop(key, None)
                 seat.recalled.discard(key)
                 seat.withheld.discard(key)
             lent.update(slot for slot, _ in seat.lent.values())
+            lent.update(slot for slots in seat.pieces.values() for slot in slots)
         self.arena.recover(lent)
         for result in kept:
             result.carry_over()

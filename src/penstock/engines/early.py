@@ -52,6 +52,11 @@ class EarlyEpoch:
         return 0 if self._guess is None or self._opened else len(self._guess.batches)
 
     @property
+    def begun(self) -> int:
+        """How many batches of the epoch that runs were begun early."""
+        return len(self._guess.batches) if self._guess is not None and self._opened else 0
+
+    @property
     def refuses(self) -> bool:
         """Whether no other can begin: one has, or guesses have been wrong too often."""
         return self.batches > 0 or self._wrong >= MOST_WRONG

@@ -17,7 +17,8 @@ from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
-from penstock.engines.outcome import Broken, Held, Made, Outcome, Tried, with_snapshot
+from penstock.engines.outcome import Broken, Held, Made, Outcome, Part, Tried, with_snapshot
+from penstock.engines.parts import is_plain
 from penstock.engines.protocol import NOTHING_LEFT, EpochStart, StreamStart
 from penstock.engines.randomness import ProcessRandomness, SampleRandomness
 from penstock.schedule import Fill, Lease
@@ -84,6 +85,9 @@ class Fetcher:
         self._collate.begin()
         if lease.probe:
             return self._with_randomness(lambda: self._try(lease))
+        part = lease.part
+        if part is not None:
+            return self._with_randomness(lambda: self._fetch_part(indices, part))
         if self._job.sample_errors == "raise":
             for place, fill in lease.fills.items():
                 if fill.kind == "bad":
@@ -93,6 +97,16 @@ class Fetcher:
             return self._with_randomness(lambda: self._fetch_all(indices, batch))
         todo: dict[int, object] = dict(enumerate(indices))
         return self._go_on(batch, _Partial([_OPEN] * len(indices)), todo, lease.fills)
+
+    def gather(self, batch: int, samples: Callable[[], list[Any]]) -> Outcome:
+        """Puts a batch together of samples that others have made.
+
+        Args:
+            batch: its number.
+            samples: gives them, as often as it is called.
+        """
+        self._collate.begin()
+        return self._with_randomness(lambda: self._collated(samples(), batch))
 
     def amend(self, batch: int, fills: Mapping[int, Fill]) -> Outcome:
         """Goes on with a `Held` batch, its open places decided."""
@@ -152,6 +166,27 @@ class Fetcher:
         except Exception as error:
             return Broken(self._describe(error, index, len(samples)))
         return self._collated(samples, batch)
+
+    def _fetch_part(self, indices: Sequence[object], part: range) -> Outcome:
+        """Some samples, or the first error."""
+        begin_sample, note = self._begin_sample, self._note
+        samples: list[Any] = []
+        for place in part:
+            index = indices[place]
+            if note is not None:
+                note(place)
+            if begin_sample is not None:
+                begin_sample(index)
+            try:
+                sample = self._dataset[index]
+                if sample is None and self._job.none_is_error:
+                    raise none_error(index)
+                if not is_plain(sample):
+                    raise TypeError(f"a {type(sample).__name__} is not made in parts")
+            except Exception as error:
+                return Broken(self._describe(error, index, place))
+            samples.append(sample)
+        return Part(samples)
 
     def _try(self, lease: Lease) -> Outcome:
         """Makes the samples of a probe, one after another, and gives them up."""

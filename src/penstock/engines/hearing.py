@@ -17,12 +17,13 @@ from penstock.engines.protocol import (
     Ended,
     Event,
     Failed,
+    PartDone,
     Probed,
     Started,
     StartFailed,
     Withheld,
 )
-from penstock.engines.replies import check_reply, failures_in
+from penstock.engines.replies import check_reply, failures_in, order_of
 from penstock.engines.room import Room
 from penstock.engines.shared_result import SharedResult
 from penstock.errors import WireError
@@ -89,7 +90,7 @@ class Hearing:
         if not current and self._early.is_of(frame):
             self._early.hear(seat, frame, key)
             return
-        order = Kind.PROBE if lease.probe else Kind.LEASE
+        order = order_of(lease)
         if not current or key in seat.recalled:
             order = Kind.RECALL
         check_reply(frame, order, slot, is_stream=self._is_stream)
@@ -114,18 +115,24 @@ class Hearing:
         seat.recalled.discard(key)
         seat.withheld.discard(key)
         self._room.withdraw(key)
-        if not (kind == Kind.DONE and current and frame.used):
+        if seat.pieces:
+            for piece in seat.pieces.pop(key, ()):
+                self._arena.release(piece)
+        made = kind in (Kind.DONE, Kind.PART_DONE)
+        if not (made and current and frame.used):
             self._arena.release(slot)
         if not current:
             return
         result = None
-        if kind == Kind.DONE:
+        if made:
             result = SharedResult(self._arena, frame.body, slot, frame.used)
         seat.resumption.answered(key, frame.position, frame.seen, result)
         if kind == Kind.DROPPED:
             return
         self.busy_s = frame.busy_s
-        if result is not None:
+        if kind == Kind.PART_DONE and result is not None:
+            events.append(PartDone(*where, result))
+        elif result is not None:
             events.append(Done(*where, result))
         elif failure is not None:
             events.append(Failed(*where, end_or_raise(failure)))

@@ -65,10 +65,11 @@ class InlineEngine:
     def start(self) -> None:
         """See `Engine.start`."""
 
-    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> None:
+    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> int:
         """See `Engine.begin_epoch`."""
         self._orders.clear()
         self._fetcher.begin_epoch(start)
+        return 0
 
     def anticipate(self, guess: Guess) -> None:
         """See `Engine.anticipate`: nobody here has nothing to do."""

@@ -50,7 +50,14 @@ class Tried:
     """The samples of a probe were made, without harm, and given up."""
 
 
-Outcome: TypeAlias = Made | Held | Broken | StreamEnded | Tried
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a batch, in order."""
+
+    samples: Sequence[Any]
+
+
+Outcome: TypeAlias = Made | Held | Broken | StreamEnded | Tried | Part
 
 
 def with_snapshot(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
+from typing import cast
 
 from penstock.engines.crew import Crew, LeasedSeat
 from penstock.engines.death import Coroner
@@ -31,8 +32,10 @@ from penstock.engines.protocol import (
     Guess,
     StreamStart,
 )
+from penstock.engines.replies import order_of
 from penstock.engines.room import Room
 from penstock.engines.seat import LEAVE_S
+from penstock.engines.shared_result import SharedResult
 from penstock.engines.starter import Starter
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
@@ -152,7 +155,7 @@ class ProcessEngine:
         """See `Engine.anticipated`."""
         return self._early.batches
 
-    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> None:
+    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> int:
         """See `Engine.begin_epoch`."""
         self._check_owner()
         self._serial, begun = self._early.open(self._serial, start, first)
@@ -174,6 +177,7 @@ class ProcessEngine:
             elif seat.pid not in begun:
                 self._send_begin(seat, told)
         self.flush()
+        return self._early.begun
 
     @property
     def is_ours(self) -> bool:
@@ -212,8 +216,9 @@ class ProcessEngine:
 
     def _lend(self, lease: Lease, serial: int) -> None:
         seat = self._seats[lease.seat]
+        slots: list[int] = []
         try:
-            body = self._serialised((lease.indices, lease.fills or None, lease.probe))
+            body = self._serialised(self._terms(lease, slots))
         except Exception as error:
             refusal = SerializationError(
                 f"the indices {list(lease.indices)!r:.200} of batch {lease.batch} cannot be sent "
@@ -224,11 +229,13 @@ class ProcessEngine:
         slot, capacity, limit = self.arena.acquire(lease.seat)
         key = (serial, lease.batch, lease.attempt)
         seat.lent[key] = slot, lease
+        if slots:
+            seat.pieces[key] = slots
         seat.resumption.lent(key, lease.indices)
         self._outbox.put(
             seat,
             pack(
-                Kind.PROBE if lease.probe else Kind.LEASE,
+                order_of(lease),
                 body,
                 epoch=serial,
                 batch=lease.batch,
@@ -238,6 +245,20 @@ class ProcessEngine:
                 capacity=capacity,
             ),
         )
+
+    def _terms(self, lease: Lease, slots: list[int]) -> object:
+        """What a worker is told of a lease; the slots that it reads for that are added to some."""
+        if lease.part is not None:
+            return lease.indices, lease.part
+        if not lease.pieces:
+            return lease.indices, lease.fills or None, lease.probe
+        pieces = []
+        for piece in cast(Sequence[SharedResult], lease.pieces):
+            slot, used, body = piece.hand_on()
+            if used:
+                slots.append(slot)
+            pieces.append((slot, used, body))
+        return pieces
 
     def _serialised(self, content: object) -> bytes:
         try:

@@ -153,6 +153,13 @@ class Done(Report):
 
 
 @dataclass(slots=True)
+class PartDone(Report):
+    """Some samples of a batch are there, to be put together with the others."""
+
+    result: Result
+
+
+@dataclass(slots=True)
 class Withheld(Report):
     """The worker keeps the batch until it is told what goes in the places of `failures`.
 
@@ -223,7 +230,7 @@ class Died:
 
 
 Event: TypeAlias = (
-    Done | Withheld | Failed | Ended | Probed | Cramped | Started | StartFailed | Died
+    Done | PartDone | Withheld | Failed | Ended | Probed | Cramped | Started | StartFailed | Died
 )
 
 
@@ -241,12 +248,15 @@ class Engine(Protocol):
     def start(self) -> None:
         """Starts the workers, and waits for none of them."""
 
-    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> None:
+    def begin_epoch(self, start: EpochStart, first: Sequence[Sequence[object]] = ()) -> int:
         """Opens an epoch.
 
         Args:
             start: what it begins with.
             first: the indices of its first batches, as many as were anticipated.
+
+        Returns:
+            How many of these workers have begun already.
         """
 
     def anticipate(self, guess: Guess) -> None:

@@ -11,17 +11,37 @@ import sys
 
 from penstock.engines.failure import Failure
 from penstock.errors import SerializationError, WireError
+from penstock.schedule import Lease
 from penstock.transport.codec import decode
 from penstock.transport.frames import Frame, Kind
 
 _ANSWERS = {
     Kind.LEASE: frozenset({Kind.DONE, Kind.WITHHELD, Kind.FAILED, Kind.CRAMPED}),
     Kind.PROBE: frozenset({Kind.PROBED, Kind.FAILED}),
+    Kind.PART: frozenset({Kind.PART_DONE, Kind.FAILED, Kind.CRAMPED}),
+    Kind.GATHER: frozenset({Kind.DONE, Kind.FAILED, Kind.CRAMPED}),
     # What was under way when the order came, or nothing any more.
     Kind.RECALL: frozenset(
-        {Kind.DONE, Kind.WITHHELD, Kind.FAILED, Kind.CRAMPED, Kind.PROBED, Kind.DROPPED}
+        {
+            Kind.DONE,
+            Kind.PART_DONE,
+            Kind.WITHHELD,
+            Kind.FAILED,
+            Kind.CRAMPED,
+            Kind.PROBED,
+            Kind.DROPPED,
+        }
     ),
 }
+
+
+def order_of(lease: Lease) -> Kind:
+    """What a worker is asked for with a lease."""
+    if lease.probe:
+        return Kind.PROBE
+    if lease.part is not None:
+        return Kind.PART
+    return Kind.GATHER if lease.pieces else Kind.LEASE
 
 
 def check_reply(frame: Frame, order: Kind, slot: int, *, is_stream: bool) -> None:
@@ -29,7 +49,7 @@ def check_reply(frame: Frame, order: Kind, slot: int, *, is_stream: bool) -> Non
 
     Args:
         frame: the reply.
-        order: `LEASE`, `PROBE` or `RECALL`.
+        order: one of `order_of`, or `RECALL`.
         slot: the lease's.
         is_stream: whether there are streams, which may end.
 

@@ -78,6 +78,15 @@ class SharedResult:
         if self._used and self._era == self._arena.era:
             self._arena.release(self._slot)
 
+    def hand_on(self) -> tuple[int, int, bytes]:
+        """Where it lies, for another worker to read it: the slot, bytes of it, and the message.
+
+        From here on the slot is the caller's.
+        """
+        slot = self._in_its_era() if self._used else -1
+        self.settled = True
+        return slot, self._used, bytes(self._body)
+
     def snapshot(self) -> bytes | None:
         """The dataset's state behind the batch; None without one, or if given up unread."""
         if not self.settled and self._snapshot is None:

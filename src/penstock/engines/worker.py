@@ -19,7 +19,7 @@ import time
 from collections import deque
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data._utils import worker as torch_worker
@@ -30,7 +30,7 @@ from penstock.engines.heap import keep_freed_memory
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
 from penstock.engines.last_words import record as record_last_words
-from penstock.engines.outcome import Held, Made, Outcome, StreamEnded, Tried
+from penstock.engines.outcome import Held, Made, Outcome, Part, StreamEnded, Tried
 from penstock.engines.payload import load_payload
 from penstock.engines.randomness import seed_process
 from penstock.engines.seat import LEAVE_S
@@ -211,6 +211,14 @@ class _Worker:
     def _take(self, frame: Frame) -> None:
         if frame.kind in (Kind.LEASE, Kind.PROBE):
             self._leases.append(frame)
+        elif frame.kind == Kind.PART:
+            self._leases.append(frame)
+            if len(self._leases) > 1 and frame.batch < self._leases[-2].batch:
+                # Taken over from a worker that is held up.
+                self._leases = deque(sorted(self._leases, key=_turn))
+        elif frame.kind == Kind.GATHER:
+            # All the others have done their share, and the loop may wait for it.
+            self._leases.appendleft(frame)
         elif frame.kind == Kind.AMEND:
             self._amendments.append(frame)
         elif frame.kind == Kind.RECALL:
@@ -266,11 +274,29 @@ class _Worker:
         else:
             lease = frame
             self._begin_slot(lease)
-            indices, fills, probe = pickle.loads(lease.body)
-            outcome = self._fetcher.fetch(
-                Lease(lease.batch, lease.attempt, self._seat, indices, fills or {}, probe)
-            )
+            outcome = self._carry_out(lease, pickle.loads(lease.body))
         self._answer(lease, outcome, began)
+
+    def _carry_out(self, lease: Frame, terms: Any) -> Outcome:
+        if lease.kind == Kind.GATHER:
+            return cast(Fetcher, self._fetcher).gather(lease.batch, lambda: self._read(terms))
+        where = lease.batch, lease.attempt, self._seat
+        if lease.kind == Kind.PART:
+            indices, part = terms
+            return self._fetcher.fetch(Lease(*where, indices, part=part))
+        indices, fills, probe = terms
+        return self._fetcher.fetch(Lease(*where, indices, fills or {}, probe))
+
+    def _read(self, pieces: list[tuple[int, int, bytes]]) -> list[Any]:
+        """The samples of parts, in memory of their own: the batch may be made of them as they are.
+
+        And a collate function may keep them.
+        """
+        samples: list[Any] = []
+        for slot, used, body in pieces:
+            room = self._writer.copy_of(slot, used) if used else None
+            samples += decode(memoryview(body), room)
+        return samples
 
     def _begin_slot(self, lease: Frame) -> None:
         self._current = lease
@@ -334,6 +360,8 @@ class _Worker:
                 kept = (outcome.snapshot, outcome.random)
                 made = (outcome.value, outcome.samples, outcome.failures, *kept)
                 return Kind.DONE, encode(made, self._writer)
+            if isinstance(outcome, Part):
+                return Kind.PART_DONE, encode(outcome.samples, self._writer)
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
             if isinstance(outcome, Tried):
@@ -354,7 +382,7 @@ class _Worker:
                 batch=lease.batch,
                 attempt=lease.attempt,
                 slot=lease.slot,
-                used=self._writer.used if kind == Kind.DONE else 0,
+                used=self._writer.used if kind in (Kind.DONE, Kind.PART_DONE) else 0,
                 capacity=lease.capacity,
                 position=position,
                 seen=seen,
@@ -369,6 +397,11 @@ class _Worker:
         indices, _, _ = pickle.loads(lease.body)
         stream = stream_of(indices)
         return self._streams.pulled(stream), self._streams.seen(stream)
+
+
+def _turn(frame: Frame) -> tuple[bool, int]:
+    """In which order leases are carried out."""
+    return frame.kind != Kind.GATHER, frame.batch
 
 
 def _key_of(frame: Frame) -> tuple[int, int, int]:

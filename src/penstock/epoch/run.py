@@ -46,6 +46,7 @@ from penstock.schedule import (
     Inquest,
     Ledger,
     Scheduler,
+    Splitting,
     Window,
 )
 from penstock.transport.arena import Arena
@@ -106,12 +107,11 @@ class EpochRun(Iterator[Any]):
         self.recorder = StatisticsRecorder(workers, began)
         self._bad_samples = BadSamples(self._ledger, self._marks, is_stream=plan.is_stream)
         self._claim_broken = False
-        engine.begin_epoch(
+        # With fewer at once, other workers may be lent a batch than those that have begun it.
+        apart = quarantine or settings.window < engine.anticipated
+        begun = engine.begin_epoch(
             EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number),
-            # With fewer at once, other workers may be lent a batch than those that have begun it.
-            ()
-            if quarantine or settings.window < engine.anticipated
-            else plan.peek(engine.anticipated),
+            () if apart else plan.peek(engine.anticipated),
         )
         # Only now: an epoch may begin with new workers.
         restarts = Restarts(
@@ -144,12 +144,17 @@ class EpochRun(Iterator[Any]):
             first=self.progress.passed,
             passed=self.progress.beyond,
         )
+        self._splitting: Splitting[Result] = Splitting(
+            self._scheduler.workers, settings.pace, whole=self.progress.passed + begun
+        )
         self._account = Account(self._scheduler, plan, self._marks)
         self._wheel = Wheel(
             engine,
             plan,
             self._scheduler,
             restarts,
+            splitting=self._splitting,
+            pace=settings.pace,
             window=self._window,
             account=self._account,
             bad_samples=self._bad_samples if settings.policy.tolerant else None,
@@ -157,7 +162,9 @@ class EpochRun(Iterator[Any]):
             recorder=self.recorder,
         )
         # A dropped iterator frees what it has, as `close` does.
-        self._release = weakref.finalize(self, _end, self._scheduler, self.recorder, release)
+        self._release = weakref.finalize(
+            self, _end, self._scheduler, self._splitting, self.recorder, release
+        )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
         # Without workers nothing is fetched ahead: a sampler is asked for a batch when the loop
@@ -404,9 +411,12 @@ class EpochRun(Iterator[Any]):
 
 
 def _end(
-    scheduler: Scheduler[Result], recorder: StatisticsRecorder, release: Callable[[], None]
+    scheduler: Scheduler[Result],
+    splitting: Splitting[Result],
+    recorder: StatisticsRecorder,
+    release: Callable[[], None],
 ) -> None:
     recorder.ended()
-    for result in scheduler.abandon():
+    for result in [*scheduler.abandon(), *splitting.abandon()]:
         result.discard()
     release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.options import DEFAULT_MAX_RESTARTS, ErrorPolicy
+from penstock.schedule import Pace
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class EpochSettings:
         max_restarts: how many workers are replaced.
         planned: samples in the epoch, or None where that is unknown.
         number: the epoch's, for a dataset that has `set_epoch`; None: it is not told.
+        pace: what the loader's batches cost; None: each is one worker's.
         claimed_samples: how many samples an iterable dataset has claimed to give, if it was
             asked; a warning says when it gives more.
     """
@@ -35,3 +37,4 @@ class EpochSettings:
     planned: int | None = None
     number: int | None = None
     claimed_samples: int | None = None
+    pace: Pace | None = None

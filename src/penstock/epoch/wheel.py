@@ -1,14 +1,16 @@
 """What turns inside `next()`: the scheduler decides, an engine does it.
 
-plan ──> Scheduler ──commands──> Engine
-             ^                     │
-             └───────events────────┘
+plan ──> Scheduler ──commands──> Splitting ──> Engine
+             ^                       ^           │
+             └────────events─────────┴───────────┘
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 
 from penstock.checkpoint import Progress
 from penstock.engines.protocol import (
@@ -19,6 +21,7 @@ from penstock.engines.protocol import (
     Engine,
     Event,
     Failed,
+    PartDone,
     Probed,
     Report,
     Result,
@@ -31,9 +34,24 @@ from penstock.epoch.bad_samples import BadSamples
 from penstock.epoch.restarts import Restarts
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan
-from penstock.schedule import Amend, Discard, Issue, Recall, Rewind, Scheduler, Window
+from penstock.schedule import (
+    FIRST_PART,
+    Amend,
+    Command,
+    Discard,
+    Issue,
+    Pace,
+    Recall,
+    Rewind,
+    Scheduler,
+    Splitting,
+    Window,
+)
 
 _log = logging.getLogger("penstock")
+
+# Batches that take less never pay to be split, and would feel it.
+NOTED_FROM_S = 0.001
 
 
 class Wheel:
@@ -44,6 +62,8 @@ class Wheel:
         plan: where batches come from.
         scheduler: of that plan.
         restarts: says when a worker that died is replaced.
+        splitting: of that scheduler's leases.
+        pace: is told what batches cost; None: nobody asks.
         window: of that scheduler; is told how fast batches come.
         account: is told of what streams have given.
         bad_samples: decides on them; None: nobody is asked, each is an error.
@@ -58,6 +78,8 @@ class Wheel:
         scheduler: Scheduler[Result],
         restarts: Restarts,
         *,
+        splitting: Splitting[Result],
+        pace: Pace | None,
         window: Window,
         account: Account,
         bad_samples: BadSamples | None,
@@ -68,6 +90,8 @@ class Wheel:
         self._plan = plan
         self._scheduler = scheduler
         self._restarts = restarts
+        self._splitting = splitting
+        self._pace = pace
         self._window = window
         self._account = account
         self._bad_samples = bad_samples
@@ -115,7 +139,10 @@ class Wheel:
         self._engine.flush()
 
     def _carry_out(self) -> None:
-        for command in self._scheduler.commands():
+        self._order(self._splitting.carry(self._scheduler.commands(), self._scheduler.ready))
+
+    def _order(self, commands: Sequence[Command[Result]]) -> None:
+        for command in commands:
             if isinstance(command, Issue):
                 self._engine.submit(command.lease)
             elif isinstance(command, Amend):
@@ -134,10 +161,15 @@ class Wheel:
             self._account.note_stream(event)
         if isinstance(event, Done):
             self._recorder.busy_s += event.busy_s
-            self._window.note_done(event.busy_s, event.result.size)
             self._restarts.note_progress()
-            if not scheduler.completed(event.seat, event.batch, event.attempt, event.result):
-                event.result.discard()
+            self._complete(event)
+        elif isinstance(event, PartDone):
+            self._recorder.busy_s += event.busy_s
+            self._restarts.note_progress()
+            where = event.seat, event.batch, event.attempt
+            self._order(self._splitting.add_part(*where, event.result, event.busy_s))
+        elif isinstance(event, Report) and event.attempt >= FIRST_PART:
+            self._order(self._splitting.failed(event.seat, event.batch, event.attempt))
         elif isinstance(event, Withheld):
             scheduler.withheld(event.seat, event.batch, event.attempt, event.failures)
         elif isinstance(event, Failed):
@@ -155,14 +187,40 @@ class Wheel:
         else:
             self._replace(event)
 
-    def _replace(self, death: Died) -> None:
+    def _complete(self, event: Done) -> None:
+        """A batch is there."""
+        scheduler, busy_s = self._scheduler, event.busy_s
+        seat, batch, attempt = event.seat, event.batch, event.attempt
+        if attempt >= FIRST_PART:
+            gathered = self._splitting.gathered(seat, batch, attempt)
+            if gathered is None:
+                event.result.discard()
+                return
+            whole, parts_s = gathered
+            seat, attempt, busy_s = whole.seat, whole.attempt, busy_s + parts_s
+        size = event.result.size
+        self._window.note_done(busy_s, size)
+        if self._pace is not None and (busy_s > NOTED_FROM_S or self._pace.pays):
+            lease = scheduler.lease(batch)
+            self._pace.note(busy_s, 0 if lease is None else len(lease.indices), size)
+        if not scheduler.completed(seat, batch, attempt, event.result):
+            event.result.discard()
+
+    def _replace(self, died: Died) -> None:
         """Puts a new worker in the place of one that died, and has its leases done again."""
-        certificate = death.certificate
-        self._restarts.note_death(death)
+        certificate, death = died.certificate, died.death
+        self._restarts.note_death(died)
         self._recorder.deaths.append(certificate)
-        self._scheduler.remove_worker(death.seat, death.death)
+        moved, commands = self._splitting.remove_worker(died.seat, death)
+        for lease, seat in moved:
+            self._scheduler.move(lease, seat)
+            if death.lease is not None and death.lease[0] == lease.batch:
+                # What it did for a batch counts as all of it.
+                death = replace(death, lease=(lease.batch, lease.attempt))
+        self._scheduler.remove_worker(died.seat, death)
+        self._order(commands)
         self._restarts.check()
-        delay_s = self._restarts.vacate(death.seat)
+        delay_s = self._restarts.vacate(died.seat)
         when = f" in {delay_s:.2g} s" if delay_s else ""
         _log.warning("%s; another takes its place%s", str(certificate).partition("\n")[0], when)
         _log.debug("%s", certificate)
@@ -181,6 +239,10 @@ class Wheel:
         scheduler.narrow(event.fits)
         if self._in_hand or scheduler.deliverable or scheduler.open_batch() is not None:
             # What is handed over and dropped makes some, and so may who is told how to go on.
+            return
+        whole = self._splitting.make_whole(event.lease.batch)
+        if whole:
+            self._order(whole)
             return
         are_streams = self._plan.is_stream
         # Who wants no worker replaced has a stream that is not to be run again.

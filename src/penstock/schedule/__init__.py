@@ -8,6 +8,8 @@ inquest.py     what follows from the death of a worker
 lending.py     to which worker a batch is lent, and when
 relief.py      what is given up where memory is short
 window.py      how many batches may be on their way at once
+splitting.py   batches that several workers make
+pace.py        what batches cost, and whether that pays
 scheduler.py   which reply counts, and what may be delivered next
 ledger.py      what was skipped, and how much of that is allowed
 """
@@ -25,11 +27,14 @@ from penstock.schedule.lease import (
     Rewind,
 )
 from penstock.schedule.ledger import Ledger, Replacement
+from penstock.schedule.pace import Pace
 from penstock.schedule.protocol import Delivery, DonorPlan, Plan
 from penstock.schedule.scheduler import Scheduler
+from penstock.schedule.splitting import FIRST_PART, Splitting
 from penstock.schedule.window import Window
 
 __all__ = [
+    "FIRST_PART",
     "MAX_DEATHS_PER_BATCH",
     "Amend",
     "Command",
@@ -42,10 +47,12 @@ __all__ = [
     "Issue",
     "Lease",
     "Ledger",
+    "Pace",
     "Plan",
     "Recall",
     "Replacement",
     "Rewind",
     "Scheduler",
+    "Splitting",
     "Window",
 ]

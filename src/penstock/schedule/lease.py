@@ -40,6 +40,9 @@ class Lease:
         fills: places of `indices` that were settled otherwise in an earlier attempt.
         probe: places whose samples are to be made and given up, to see whether they do harm;
             none: the batch itself is wanted.
+        part: the places whose samples alone are wanted, to be put together with others' (see
+            `splitting`); None: the batch is.
+        pieces: the parts that the batch is to be put together of; none: it is made.
     """
 
     batch: int
@@ -48,6 +51,8 @@ class Lease:
     indices: Sequence[object]
     fills: dict[int, Fill] = field(default_factory=dict)
     probe: tuple[int, ...] = ()
+    part: range | None = None
+    pieces: tuple[object, ...] = ()
 
     def index_at(self, place: int) -> object:
         """What is to be fetched for a place."""

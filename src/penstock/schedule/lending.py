@@ -10,6 +10,7 @@ A batch whose worker was killed for want of memory, or that there was no room fo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Generic
 
 from penstock.schedule.batch import Batch, State
@@ -124,6 +125,13 @@ class Lending(Generic[R]):
         leases = self.workers.get(batch.lease.seat)
         if leases is not None:
             leases.pop(batch.lease.batch, None)
+
+    def move(self, batch: Batch[R], seat: int) -> None:
+        """Another worker has this lease."""
+        self.give_back(batch)
+        batch.lease = replace(batch.lease, seat=seat)
+        if seat in self.workers:
+            self.workers[seat][batch.lease.batch] = batch.lease
 
     def note_over(self, batch: Batch[R]) -> None:
         """The batch needs no worker any more."""

@@ -230,6 +230,17 @@ class Scheduler(Generic[R]):
                 self._requeue(batch)
         return suspect
 
+    def move(self, lease: Lease, seat: int) -> None:
+        """A lease counts from now on as one of another worker, who has worked on it as well."""
+        record = self._live(lease.seat, lease.batch, lease.attempt)
+        if record is not None and seat != lease.seat:
+            self._lending.move(record, seat)
+
+    @property
+    def workers(self) -> Mapping[int, Mapping[int, Lease]]:
+        """The workers present, and what each has been lent, by batch: always as it is then."""
+        return self._lending.workers
+
     # What workers reply. Each returns whether the reply counts; if not, drop it.
 
     def completed(self, seat: int, batch: int, attempt: int, result: R) -> bool:

@@ -40,6 +40,8 @@ class Kind(enum.IntEnum):
     RECALL = 4  # this lease is not wanted any more
     PROBE = 5  # make some samples of a batch and give them up
     GRANT = 6  # how much memory the slot of a batch may have now; 0: no more, and why
+    PART = 7  # make some samples of a batch
+    GATHER = 8  # put a batch together of its parts
     # from a worker
     READY = 16  # the dataset is there
     STARTLESS = 17  # the dataset could not be made ready; the last word of a worker
@@ -50,6 +52,7 @@ class Kind(enum.IntEnum):
     DROPPED = 22  # nothing was done, as asked
     PROBED = 23  # the samples were made and given up
     CRAMPED = 24  # the batch needs so much memory; the worker waits for an answer
+    PART_DONE = 25  # some samples of a batch
 
 
 class Frame(NamedTuple):

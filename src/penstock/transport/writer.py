@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from penstock.errors import MemoryBudgetError
-from penstock.transport.backing import MOST_MAPPED_SLOTS, Bytes, grow_slot, map_slot, slot_offset
+from penstock.transport.backing import (
+    MOST_MAPPED_SLOTS,
+    Bytes,
+    grow_slot,
+    map_slot,
+    read_slot,
+    slot_offset,
+)
 
 # What arrays are aligned to: a cache line, and enough for every vector instruction.
 ALIGNMENT_BYTES = 64
@@ -74,6 +81,10 @@ class SlotWriter:
             memory = self._reach(end)
         self.used = end
         return memory[start:end]
+
+    def copy_of(self, slot: int, used: int) -> Bytes:
+        """What lies in the first `used` bytes of another slot, in memory of its own."""
+        return read_slot(self._descriptor, slot_offset(slot, self._stride), used)
 
     def offset_of(self, address: int, size: int) -> int | None:
         """Where in the slot an array lies that was made in it; None if it was not."""
