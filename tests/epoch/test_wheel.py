@@ -164,3 +164,41 @@ def test_who_dies_at_a_part_makes_the_sample_suspect_that_it_was_at():
     wheel.turn(0.0)
     assert sorted(engine.recalled) == [0, 0]
     assert engine.lent[-1].probe == (3,)
+
+
+def test_the_time_that_a_loop_waits_beside_idle_workers_is_told(monkeypatch):
+    """While batches are large, only that time widens the window."""
+    clock = iter(range(100, 1000))
+    monkeypatch.setattr("penstock.epoch.wheel.time.perf_counter", lambda: float(next(clock)))
+    told = []
+    engine = DyingEngine()
+    engine.poll = lambda _timeout_s: []
+    window = Window(2, workers=2)
+    monkeypatch.setattr(window, "note_starved", told.append)
+    scheduler = Scheduler(GivenBatches([[0], [1], [2], [3]], batched=True), window=window)
+    for seat in range(2):
+        scheduler.add_worker(seat)
+    wheel = Wheel(
+        engine,
+        scheduler._plan,
+        scheduler,
+        Restarts(2, range(2), most=9, is_stream=False, tolerant=True),
+        splitting=Splitting(scheduler.workers, None),
+        pace=None,
+        window=window,
+        account=Account(scheduler, scheduler._plan, Marks(in_order=True)),
+        bad_samples=None,
+        progress=Progress(),
+        recorder=StatisticsRecorder(2, 0.0),
+    )
+    wheel.give_work()
+    wheel.note_wait()
+    assert told == [], "both are at work"
+    second = engine.lent[1]
+    scheduler.completed(second.seat, second.batch, second.attempt, None)
+    for _ in range(3):
+        wheel.note_wait()
+        wheel.turn(1.0)
+        # What the loop does with a batch is no wait.
+        next(clock)
+    assert told == [0.0, 1.0, 1.0]

@@ -192,7 +192,8 @@ class Epoch(RuleBasedStateMachine):
         if quick:
             self.lending.note_done(0.0, 0)
         else:
-            self.scheduler.note_wait()
+            if self.scheduler.starves:
+                self.lending.note_starved()
         self.window = self.lending.size
         self.widest = max(self.widest, self.window)
         self.scheduler.fill()

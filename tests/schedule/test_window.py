@@ -6,7 +6,12 @@ import pytest
 
 from penstock.plan import StreamTurns
 from penstock.schedule import Window
-from penstock.schedule.window import LENT_WORK_S, MOST_OF_ROOM, MOST_PER_WORKER
+from penstock.schedule.window import (
+    FRESH_BYTES_A_SECOND,
+    LENT_WORK_S,
+    MOST_OF_ROOM,
+    MOST_PER_WORKER,
+)
 from tests.schedule.roles import complete, given, issued, lent, numbers, schedule
 
 SLOW_S = 1.0
@@ -17,17 +22,26 @@ def widening(*batches, seats=2, window=2, **options):
     return given(*batches, seats=seats, window=Window(window, workers=seats), **options)
 
 
+def wait(scheduler):
+    """The loop waits, as `Wheel.note_wait` tells it; returns whether the window has grown."""
+    window = scheduler._window
+    before = window.size
+    if scheduler.starves:
+        window.note_starved()
+    return window.size > before
+
+
 # Who waits.
 
 
 def test_a_wait_while_a_worker_has_nothing_to_do_widens_the_window():
     scheduler = widening([0], [1], [2], [3], [4], [5])
     _, second = issued(scheduler)
-    assert not scheduler.note_wait(), "both are at work"
+    assert not wait(scheduler), "both are at work"
     complete(scheduler, second)
     scheduler.fill()
     assert lent(scheduler) == [], "the first is not there, and the second waits for it"
-    assert scheduler.note_wait()
+    assert wait(scheduler)
     scheduler.fill()
     assert lent(scheduler) == [2, 3]
     assert numbers(scheduler) == []
@@ -36,14 +50,14 @@ def test_a_wait_while_a_worker_has_nothing_to_do_widens_the_window():
 def test_a_wait_for_workers_that_are_all_at_work_widens_nothing():
     scheduler = widening([0], [1], [2], [3])
     issued(scheduler)
-    assert not scheduler.note_wait()
+    assert not wait(scheduler)
 
 
 def test_a_wait_at_the_end_of_the_plan_widens_nothing():
     scheduler = widening([0], [1], window=3)
     _, second = issued(scheduler)
     complete(scheduler, second)
-    assert not scheduler.note_wait()
+    assert not wait(scheduler)
 
 
 def test_a_worker_whose_stream_has_ended_widens_nothing():
@@ -51,7 +65,7 @@ def test_a_worker_whose_stream_has_ended_widens_nothing():
     scheduler = schedule(StreamTurns(2), seats=2, window=window)
     _, second = issued(scheduler)
     complete(scheduler, second)
-    assert not scheduler.note_wait()
+    assert not wait(scheduler)
     assert window.size == 2
 
 
@@ -59,7 +73,22 @@ def test_a_window_that_was_given_stays():
     scheduler = given([0], [1], [2], seats=2, window=Window(2))
     _, second = issued(scheduler)
     complete(scheduler, second)
-    assert not scheduler.note_wait()
+    assert not wait(scheduler)
+
+
+def test_where_batches_are_large_the_wait_has_to_be_worth_the_memory():
+    window = Window(4, workers=2)
+    window.note_done(SLOW_S, 1 << 20)
+    worth_s = 4 * (1 << 20) / FRESH_BYTES_A_SECOND
+    window.note_starved(worth_s / 2)
+    assert window.size == 4
+    window.note_starved(worth_s / 2)
+    assert window.size == 8
+    # What it has grown for counts once.
+    window.note_starved(worth_s)
+    assert window.size == 8
+    window.note_starved(worth_s)
+    assert window.size == 16
 
 
 # How fast batches come.
@@ -103,9 +132,9 @@ def test_a_wide_window_is_filled_a_quarter_at_a_time():
 def test_batches_take_their_share_of_the_memory_and_no_more():
     window = Window(4, workers=2, fits=lambda size: 6 * MOST_OF_ROOM if size == 100 else 1)
     window.note_done(SLOW_S, 100)
-    window.note_starved()
+    window.note_starved(SLOW_S)
     assert window.size == 6
-    window.note_starved()
+    window.note_starved(SLOW_S)
     assert window.size == 6
 
 
@@ -113,7 +142,7 @@ def test_the_largest_batch_counts():
     window = Window(4, workers=2, fits=lambda size: 1000 if size < 50 else 1)
     window.note_done(SLOW_S, 100)
     window.note_done(SLOW_S, 10)
-    window.note_starved()
+    window.note_starved(SLOW_S)
     assert window.size == 4
 
 

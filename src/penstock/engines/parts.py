@@ -27,7 +27,6 @@ def may_split(job: Job) -> bool:
         and job.batched
         and job.seats > 1
         and job.own_randomness
-        and job.worker_init_fn is None
         and not has_state(job.dataset)
         and getattr(job.dataset, "__getitems__", None) is None
     )

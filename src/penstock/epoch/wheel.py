@@ -8,6 +8,7 @@ plan ──> Scheduler ──commands──> Splitting ──> Engine
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -98,6 +99,9 @@ class Wheel:
         self._progress = progress
         self._recorder = recorder
         self._in_hand = False
+        # When the loop began to wait beside workers that have nothing to do, and how long it has.
+        self._starving_since = 0.0
+        self._starved_s = 0.0
 
     def turn(self, timeout_s: float | None, *, in_hand: bool = False) -> None:
         """Hears what the workers have to say and gives them more to do.
@@ -114,6 +118,9 @@ class Wheel:
         try:
             self._fill_seats()
             events.extend(self._engine.poll(self._restarts.bound(timeout_s)))
+            if self._starving_since:
+                self._starved_s += time.perf_counter() - self._starving_since
+                self._starving_since = 0.0
             while events:
                 self._handle(events.popleft())
             if self._bad_samples is not None:
@@ -128,8 +135,15 @@ class Wheel:
 
     def note_wait(self) -> None:
         """The training loop waits, and nothing can be handed over."""
-        if self._scheduler.note_wait():
+        if not self._scheduler.starves:
+            return
+        before = self._window.size
+        self._window.note_starved(self._starved_s)
+        self._starved_s = 0.0
+        if self._window.size > before:
             self.give_work()
+        else:
+            self._starving_since = time.perf_counter()
 
     def give_work(self) -> None:
         """Has the engine do what there is to do."""

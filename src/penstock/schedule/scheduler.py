@@ -109,22 +109,16 @@ class Scheduler(Generic[R]):
         """From now on no more batches than that may be on their way at once; at least one may."""
         self._window.narrow(window)
 
-    def note_wait(self) -> bool:
-        """The training loop waits, and nothing can be delivered: see `Window.note_starved`.
-
-        Returns:
-            Whether more may be lent than before.
-        """
-        before = self._window.size
-        if (
+    @property
+    def starves(self) -> bool:
+        """Whether a worker has nothing to do although the plan has more: see `Window`."""
+        return (
             self._lending.idles
             and len(self._batches) >= self._window.size
             and not self._plan_ended
             # A worker whose stream has ended is not kept from anything.
             and all(batch.pinned is None for batch in self._batches.values())
-        ):
-            self._window.note_starved()
-        return self._window.size > before
+        )
 
     def pop(self) -> Delivery[R] | None:
         """The next delivery, or None if there is none yet (or no more: see `finished`)."""

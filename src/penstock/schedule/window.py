@@ -4,7 +4,9 @@ Few are enough while workers are as fast as the loop, and each costs memory and 
 asked so far ahead. So a window begins small, and grows where a worker would be idle otherwise:
 
 - the loop waits for one batch, and a worker has nothing to do since all others are there already:
-  samples take unlike times, and the window was too narrow for a slow one (`note_starved`);
+  samples take unlike times, and the window was too narrow for a slow one (`note_starved`). Where
+  batches are large, it has to have waited as long as fresh memory for more of them would take: of
+  workers that are only a little out of step, none is idle for long;
 - a worker has made all that it was lent before a reply and the next lease have gone their ways
   (`note_done`). With more at once, they also go together, in one call of the system.
 """
@@ -18,6 +20,9 @@ from collections.abc import Callable
 LENT_WORK_S = 0.001
 # The most batches on their way for each worker, where nobody has said.
 MOST_PER_WORKER = 32
+# How fast memory is had that nobody has used yet: the system empties it, and shows it to two
+# processes.
+FRESH_BYTES_A_SECOND = 2e9
 # The share of the room for batches that those on their way may take, where nobody has said.
 MOST_OF_ROOM = 8
 
@@ -43,6 +48,8 @@ class Window:
         self._fits = fits
         self._most = max(size, workers * MOST_PER_WORKER) if workers else size
         self._largest = 0
+        # Since it last grew.
+        self._starved_s = 0.0
 
     @property
     def refill_at(self) -> int:
@@ -65,10 +72,17 @@ class Window:
         if self.size < self._most and busy_s * self.size < LENT_WORK_S * self._workers:
             self._grow()
 
-    def note_starved(self) -> None:
-        """The loop waits, all places are taken, and a worker has nothing to do."""
+    def note_starved(self, waited_s: float = 0.0) -> None:
+        """The loop waits, all places are taken, and a worker has nothing to do.
+
+        Args:
+            waited_s: seconds that it has been so since this was told last.
+        """
+        self._starved_s += waited_s
         if self.size < self._most:
-            self._grow()
+            more = min(self._most, 2 * self.size) - self.size
+            if self._starved_s * FRESH_BYTES_A_SECOND >= more * self._largest:
+                self._grow()
 
     def narrow(self, size: int) -> None:
         """From now on, at most so many; at least 1."""
@@ -76,6 +90,7 @@ class Window:
         self.size = min(self.size, self._most)
 
     def _grow(self) -> None:
+        self._starved_s = 0.0
         size = min(self._most, 2 * self.size)
         if self._fits is not None and self._largest:
             size = min(size, self._fits(self._largest) // MOST_OF_ROOM)
