@@ -30,6 +30,8 @@ Ends: TypeAlias = npt.NDArray[Any]
 # third less time than all at once, and no memory worth mentioning.
 _CHUNK = 1 << 12
 _MOST_COLUMNS = 16
+# Offsets below it have four bytes.
+_NARROW_BYTES = 1 << 32
 _KINDS: dict[type, Kind] = {str: "text", bytes: "bytes", int: "int", float: "float"}
 _NUMBERS: dict[Kind, type] = {"int": np.int64, "float": np.float64}
 # What a file name may hold that is no valid text has its way through UTF-8 too.
@@ -170,7 +172,7 @@ def _column(
         data, lengths = encode(part)
         if lengths is not None:
             so_far = file.size - begin
-            if so_far + len(data) >= 1 << 32 and ends.dtype == np.uint32:
+            if so_far + len(data) >= _NARROW_BYTES and ends.dtype == np.uint32:
                 ends = ends.astype(np.uint64)
             ends[at + 1 : at + 1 + len(part)] = lengths + so_far
         file.write(data)
