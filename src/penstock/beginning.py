@@ -55,7 +55,7 @@ class OwnSettings:
     keeps_states: bool
     quarantine: dict[object, object]
     widens: bool
-    share_dataset: bool = True
+    share_dataset: bool
 
 
 def begin_epoch(

@@ -42,7 +42,7 @@ class Workers:
         job: Job,
         *,
         memory_budget: int | None = None,
-        share_dataset: bool = True,
+        share_dataset: bool,
         anew: bool,
     ) -> tuple[Engine, Callable[[], None]]:
         """An engine for an epoch.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import threading
 from collections import OrderedDict, UserList, defaultdict
 from typing import Any, NamedTuple
 
@@ -227,7 +228,7 @@ class Reduced:
 
 def test_an_object_says_itself_how_it_travels():
     paths = many()
-    found = sent(Stateful(paths=paths, handle=open(os.devnull)))  # noqa: SIM115, PTH123
+    found = sent(Stateful(paths=paths, handle=threading.Lock()))
     assert found.handle == "opened again"
     assert type(found.paths) is SharedList
     reduced = sent(Dataset(inner=Reduced(paths))).inner

@@ -124,7 +124,9 @@ class SharedLists:
                         file = file or SharedFile()
                         found = _packed_into(file, items)
                     except OSError as error:
-                        _log.warning("a list in the dataset is not shared with workers: %s", error)
+                        _log.warning(
+                            "a list in the dataset is not shared with workers: %s", str(error)
+                        )
                 if found is None:
                     refused[number] = items
                     continue
