@@ -288,6 +288,12 @@ def test_a_forked_worker_that_comes_later_leaves_alone_what_has_changed_since():
     assert type(found.kept) is SharedList
 
 
+def test_a_forked_worker_never_frees_a_list_that_it_does_not_use():
+    paths = many()
+    forked(Dataset(paths=paths))
+    assert [kept is paths for kept in shared_lists._originals] == [True]
+
+
 @pytest.mark.usefixtures("no_leaks")
 def test_all_of_it_takes_one_descriptor():
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
