@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from penstock.observe import Statistics
     from penstock.pool import Sample, iterate
     from penstock.takeover import install, uninstall
+    from penstock.transport.shared_sequence import SharedSequence
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ _HOMES = {
     "SampleError": "penstock.errors",
     "SampleKilledWorker": "penstock.errors",
     "SampleTimeout": "penstock.errors",
+    "SharedSequence": "penstock.transport.shared_sequence",
     "StateError": "penstock.errors",
     "Statistics": "penstock.observe",
     "TooManySkippedError": "penstock.errors",
@@ -84,6 +86,7 @@ __all__ = [
     "SampleError",
     "SampleKilledWorker",
     "SampleTimeout",
+    "SharedSequence",
     "StateError",
     "Statistics",
     "TooManySkippedError",

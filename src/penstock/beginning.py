@@ -46,6 +46,7 @@ class OwnSettings:
         keeps_states: whether anybody could ask for a state.
         quarantine: samples that ended the workers who made them, by index.
         widens: whether more batches may be prefetched than the loader says.
+        share_dataset: whether workers have large lists of the dataset together.
     """
 
     seed: int | None
@@ -55,6 +56,7 @@ class OwnSettings:
     keeps_states: bool
     quarantine: dict[object, object]
     widens: bool
+    share_dataset: bool
 
 
 def begin_epoch(
@@ -79,7 +81,12 @@ def begin_epoch(
                 plan.look_ahead()
         job = _make_job(loader, own, memory, asks=donors is not None)
         engine, release = workers.engine_for(
-            loader, seed, job, memory_budget=own.supervision.memory_budget, anew=anew
+            loader,
+            seed,
+            job,
+            memory_budget=own.supervision.memory_budget,
+            share_dataset=own.share_dataset,
+            anew=anew,
         )
     except BaseException:
         memory.undo()

@@ -43,6 +43,7 @@ from penstock.options import (
     Supervision,
     check_arguments,
     check_count,
+    check_switch,
 )
 from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
@@ -57,7 +58,7 @@ class DataLoader(TorchDataLoader[T_co]):
 
     Takes the arguments of `torch.utils.data.DataLoader`, with their meaning there, and these more:
     `seed`, `on_error`, `max_skipped`, `snapshot_every_n_steps`, `sample_timeout`,
-    `memory_budget` and `max_restarts`.
+    `memory_budget`, `max_restarts` and `share_dataset`.
 
     Args:
         dataset: map-style or iterable.
@@ -112,6 +113,9 @@ class DataLoader(TorchDataLoader[T_co]):
         max_restarts: how many workers that died are replaced in an epoch: at once, or, where many
             die in a row and no batch comes in between, after up to 5 seconds. One more death
             raises `WorkerDiedError`; with 0 the first does.
+        share_dataset: whether workers have large lists in the dataset, of strings, bytes, numbers
+            or tuples of those, as one copy in shared memory, which behaves as a list. False: as
+            in torch, each has its own.
 
     Raises:
         OptionError: an argument cannot be used as given; it is a `ValueError`.
@@ -150,6 +154,7 @@ class DataLoader(TorchDataLoader[T_co]):
         sample_timeout: float | None = None,
         memory_budget: int | None = None,
         max_restarts: int = DEFAULT_MAX_RESTARTS,
+        share_dataset: bool = True,
     ) -> None:
         ErrorPolicy(on_error, max_skipped)  # Refuses what cannot be one.
         check_arguments(
@@ -180,6 +185,7 @@ class DataLoader(TorchDataLoader[T_co]):
         self.sample_timeout = sample_timeout
         self.memory_budget = memory_budget
         self.max_restarts = max_restarts
+        self.share_dataset = check_switch("share_dataset", share_dataset)
         self.snapshot_every_n_steps = check_count(
             "snapshot_every_n_steps",
             1 if snapshot_every_n_steps is None else snapshot_every_n_steps,
@@ -381,6 +387,7 @@ class DataLoader(TorchDataLoader[T_co]):
             sample_timeout=self.sample_timeout,
             memory_budget=self.memory_budget,
             max_restarts=self.max_restarts,
+            share_dataset=self.share_dataset,
             **settings,
         )
         made._is_remade = True
@@ -400,6 +407,7 @@ class DataLoader(TorchDataLoader[T_co]):
             quarantine=self._quarantine,
             # An attribute set since is as good as an argument.
             widens=self._chooses_prefetch and self.prefetch_factor == DEFAULT_PREFETCH,
+            share_dataset=self.share_dataset,
         )
 
     def _memory(self) -> LoaderMemory:

@@ -179,6 +179,13 @@ def check_count(name: str, value: object, *, least: int, remedy: str) -> int:
     return int(value)
 
 
+def check_switch(name: str, value: object) -> bool:
+    """Returns `value`, or raises `OptionError` naming it, if it is not True or False."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{name}={value!r}: give True or False")
+    return value
+
+
 def check_dataset(dataset: object) -> None:
     """Refuses what has no samples, or only seems to have some.
 

@@ -15,10 +15,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from penstock.engines.failure import Failure, describe, to_raise
 from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
-from penstock.engines.launch import named_context
+from penstock.engines.launch import forks, named_context
 from penstock.engines.naming import explain_index_error, name_source, none_error
 from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
+from penstock.engines.shared_lists import SharedLists
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
 from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
@@ -29,6 +30,7 @@ from penstock.options import (
     Supervision,
     check_count,
     check_dataset,
+    check_switch,
     is_slip,
 )
 from penstock.plan import Chunks
@@ -69,6 +71,7 @@ def iterate(
     sample_timeout: float | None = None,
     memory_budget: int | None = None,
     max_restarts: int = DEFAULT_MAX_RESTARTS,
+    share_dataset: bool = True,
 ) -> SampleIterator:
     """Iterates all samples of a dataset, made by several worker processes.
 
@@ -94,6 +97,7 @@ def iterate(
         memory_budget: bytes of shared memory that samples may take; None for what the machine
             has left.
         max_restarts: how many workers that died are replaced.
+        share_dataset: whether workers have large lists of the dataset together.
 
     Returns:
         An iterator of `Sample(index, value)` with a length. Dropping it, as `break` does, ends
@@ -121,6 +125,7 @@ def iterate(
     policy = ErrorPolicy(_with_index(on_error), max_skipped)
     supervision = Supervision(max_restarts, sample_timeout, memory_budget)
     supervision.check_workers("workers", workers)
+    check_switch("share_dataset", share_dataset)
     context = named_context(multiprocessing_context)
     return SampleIterator(
         _Indexed(dataset, catching=not policy.tolerant),
@@ -131,6 +136,7 @@ def iterate(
         progress,
         seed,
         context,
+        share_dataset,
     )
 
 
@@ -147,6 +153,7 @@ class SampleIterator(Iterator[Sample[Any]]):
         progress: bool,
         seed: int,
         context: BaseContext | None,
+        share_dataset: bool,
     ) -> None:
         began = time.perf_counter()
         self._length = len(dataset)
@@ -161,7 +168,11 @@ class SampleIterator(Iterator[Sample[Any]]):
         engine: Engine
         if workers:
             engine = ProcessEngine(
-                job, context=context, seed=seed, memory_budget=supervision.memory_budget
+                job,
+                context=context,
+                seed=seed,
+                memory_budget=supervision.memory_budget,
+                lists=SharedLists(job, forks=forks(context)) if share_dataset else None,
             )
             engine.start()
         else:

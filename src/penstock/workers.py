@@ -10,8 +10,10 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
+from penstock.engines.launch import forks
 from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
+from penstock.engines.shared_lists import FoundList, SharedLists
 from penstock.epoch import EpochRun
 from penstock.schedule import Pace
 
@@ -28,6 +30,8 @@ class Workers:
         self._engine: ProcessEngine | None = None
         self._end: Callable[[], object] = _nothing
         self._run: weakref.ref[EpochRun] | None = None
+        # For the next epoch, so that what is still as it was need not be packed again.
+        self._lists: list[FoundList] = []
 
     @property
     def run(self) -> EpochRun | None:
@@ -45,6 +49,7 @@ class Workers:
         job: Job,
         *,
         memory_budget: int | None = None,
+        share_dataset: bool,
         anew: bool,
     ) -> tuple[Engine, Callable[[], None]]:
         """An engine for an epoch.
@@ -54,6 +59,7 @@ class Workers:
             seed: see `ProcessEngine`.
             job: see `ProcessEngine`; workers that live on have theirs already.
             memory_budget: see `ProcessEngine`; engines that live on keep theirs.
+            share_dataset: whether workers have large lists of the dataset together.
             anew: whether the copies of the dataset in workers that live on are out of date.
 
         Returns:
@@ -73,11 +79,16 @@ class Workers:
                 return self._engine, _nothing
             self._end()
             self._engine = None
+        lists = (
+            SharedLists(job, forks=forks(loader.multiprocessing_context)) if share_dataset else None
+        )
+        self._lists = [] if lists is None else lists.found
         engine = ProcessEngine(
             job,
             context=loader.multiprocessing_context,
             seed=seed,
             memory_budget=memory_budget,
+            lists=lists,
         )
         engine.start()
         if not loader.persistent_workers:

@@ -27,6 +27,7 @@ parent_ends.py  what of a worker the training process's other children must not 
 launch.py       how worker processes are started, under each start method
 reaping.py      the end of worker processes, and their exit codes
 payload.py      the dataset on its way to the workers: serialised once
+shared_lists.py large lists in the dataset: one copy that all workers read
 boot.py         the first thing that a spawned worker runs
 preload.py      what a fork server imports ahead
 heap.py         how a worker keeps memory for the next sample

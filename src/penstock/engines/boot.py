@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from multiprocessing import reduction, spawn
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,25 @@ class Descriptor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (reduction.DupFd(self._descriptor),)
+
+
+class JobOnItsWay:
+    """A job's payload on its way to a spawned process, as an argument of it.
+
+    Args:
+        payload: the descriptor of the file that it is in.
+        files: those of the files beside it.
+    """
+
+    def __init__(self, payload: int, files: Sequence[int]) -> None:
+        self._payload: Any = Descriptor(payload)
+        self._files: list[Any] = [Descriptor(file) for file in files]
+
+    def arrive(self) -> Any:
+        """The job, in that process."""
+        from penstock.engines.payload import load_payload
+
+        return load_payload(self._payload.detach(), [file.detach() for file in self._files])
 
 
 def _arrive(duplicate: Any) -> Any:

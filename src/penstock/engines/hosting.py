@@ -27,6 +27,7 @@ from penstock.plan import stream_of
 from penstock.schedule import Fill, Lease
 from penstock.transport.codec import find_culprit
 from penstock.transport.journal import Journal
+from penstock.transport.shared_file import arriving, carrying
 
 
 @dataclass
@@ -153,7 +154,10 @@ class StreamHost:
 
 def _copied(dataset: Any, streams: int) -> Any:
     try:
-        return cloudpickle.loads(cloudpickle.dumps(dataset))
+        with carrying() as files:
+            pickled = cloudpickle.dumps(dataset)
+        with arriving(files):
+            return cloudpickle.loads(pickled)
     except Exception as error:
         raise SerializationError(
             f"this epoch is read in {streams} streams, as it was begun with {streams} workers, and "

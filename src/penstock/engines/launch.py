@@ -59,6 +59,11 @@ def named_context(asked: str | BaseContext | None) -> BaseContext | None:
     return multiprocessing.get_context(asked)
 
 
+def forks(asked: BaseContext | None) -> bool:
+    """Whether workers are forked, as far as that is known before one is started."""
+    return start_method(asked or multiprocessing.get_context()) == "fork"
+
+
 def choose_context(asked: BaseContext | None, serialises: Callable[[], object]) -> BaseContext:
     """The context to start workers with.
 

@@ -35,6 +35,7 @@ from penstock.engines.protocol import (
 from penstock.engines.replies import order_of
 from penstock.engines.room import Room
 from penstock.engines.seat import LEAVE_S
+from penstock.engines.shared_lists import SharedLists
 from penstock.engines.shared_result import SharedResult
 from penstock.engines.starter import Starter
 from penstock.errors import ClosedError, SerializationError, WireError
@@ -59,6 +60,7 @@ class ProcessEngine:
         context: the start method, or None to choose one.
         seed: torch's base seed, from which workers seed their generators.
         memory_budget: bytes that batches may take; None: what the machine has left.
+        lists: lists in the dataset that workers share; None: each has its own.
         portable: whether to do without Linux's memfd.
 
     Raises:
@@ -76,6 +78,7 @@ class ProcessEngine:
         context: BaseContext | None = None,
         seed: int = 0,
         memory_budget: int | None = None,
+        lists: SharedLists | None = None,
         portable: bool = False,
     ) -> None:
         self._job = job
@@ -93,7 +96,7 @@ class ProcessEngine:
                 raise
         self._seats = [LeasedSeat(job, number) for number in range(job.seats)]
         self.crew = Crew(self._seats, self.arena)
-        self._starter = Starter(job, context, seed, self.crew)
+        self._starter = Starter(job, context, seed, self.crew, lists)
         kills = RecentKills()
         self._coroner = Coroner(job, self.crew, self._journal, kills)
         self._oversight = Oversight(self.crew, self._journal, kills, job.sample_timeout_s)

@@ -6,7 +6,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeAlias
 
-from penstock.engines.boot import Descriptor, MainModule, run_worker
+from penstock.engines.boot import Descriptor, JobOnItsWay, MainModule, run_worker
 from penstock.engines.crew import Crew
 from penstock.engines.job import Job
 from penstock.engines.last_words import LastWords
@@ -21,6 +21,7 @@ from penstock.engines.launch import (
 from penstock.engines.lifeline import Lifeline
 from penstock.engines.parent_ends import forks_held, keep_from_children
 from penstock.engines.payload import Payload
+from penstock.engines.shared_lists import SharedLists
 from penstock.errors import SerializationError, WorkerStartError
 from penstock.transport.channel import Channel
 
@@ -36,10 +37,19 @@ class Starter:
         asked: the start method that was asked for, or None to choose one.
         seed: torch's base seed.
         crew: what they become a part of.
+        lists: lists in the dataset that they share.
     """
 
-    def __init__(self, job: Job, asked: BaseContext | None, seed: int, crew: Crew) -> None:
+    def __init__(
+        self,
+        job: Job,
+        asked: BaseContext | None,
+        seed: int,
+        crew: Crew,
+        lists: SharedLists | None = None,
+    ) -> None:
         self._job = job
+        self._lists = lists if lists is not None and lists.found else None
         self._asked = asked
         self._seed = seed
         self._crew = crew
@@ -66,7 +76,7 @@ class Starter:
 
     def _serialise(self) -> None:
         if self._crew.payload is None:
-            self._crew.payload = Payload(self._job)
+            self._crew.payload = Payload(self._job, self._lists)
 
     def start(self, number: int) -> Worker:
         """Starts the worker of a seat, and does not wait for it.
@@ -103,8 +113,12 @@ class Starter:
         if not self.inherits:
             descriptor = Descriptor(descriptor)
             stderr = Descriptor(stderr) if stderr >= 0 else stderr
-            if self._crew.payload is not None:
-                job = Descriptor(self._crew.payload.descriptor)
+            payload = self._crew.payload
+            if payload is not None:
+                files = [file.descriptor for file in payload.files]
+                job = JobOnItsWay(payload.descriptor, files)
+        elif self._lists is not None:
+            job = self._lists
         # Classes of the main module travel by name, unless they do so with the payload.
         needs_main = job is self._job and not self.inherits
         stride = self._crew.arena.stride

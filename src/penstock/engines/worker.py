@@ -31,7 +31,6 @@ from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
 from penstock.engines.last_words import record as record_last_words
 from penstock.engines.outcome import Held, Made, Outcome, Part, StreamEnded, Tried
-from penstock.engines.payload import load_payload
 from penstock.engines.randomness import seed_process
 from penstock.engines.seat import LEAVE_S
 from penstock.errors import MemoryBudgetError
@@ -72,7 +71,7 @@ def worker_main(
             called; negative: this process's own.
         arena: the arena's descriptor, or what makes one when `detach` is called.
         stride: the distance between the arena's slots in bytes.
-        job: the `Job`, or what makes the descriptor of its payload.
+        job: the `Job`, or what brings it when `arrive` is called.
         seats: how many workers there are.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -126,7 +125,7 @@ def _get_ready(
         torch.set_num_threads(1)
         keep_freed_memory()
         if not isinstance(job, Job):
-            job = load_payload(job.detach())
+            job = job.arrive()
         seed_process(seed, seat)
         if job.stream_count:
             torch_worker._worker_info = torch_worker.WorkerInfo(

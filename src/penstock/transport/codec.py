@@ -212,15 +212,24 @@ def _dispatch_table() -> dict[type, Any]:
     return _merged
 
 
-def dump_by_value(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+def dump_by_value(
+    value: object,
+    buffers: list[pickle.PickleBuffer],
+    names: Callable[[list[Any]], object] | None = None,
+) -> bytes:
     """Pickles with cloudpickle: what cannot be imported elsewhere goes along by value.
 
     Args:
         value: anything.
         buffers: the memory of arrays and tensors is added to it, uncopied.
+        names: called with each list; what it returns, unless None, travels in the list's place,
+            and is what `persistent_load` of the unpickler gets.
     """
     stream = io.BytesIO()
-    _ByValuePickler(stream, 5, buffer_callback=buffers.append).dump(value)
+    if names is None:
+        _ByValuePickler(stream, 5, buffer_callback=buffers.append).dump(value)
+    else:
+        _NamingPickler(stream, buffers, names).dump(value)
     return stream.getvalue()
 
 
@@ -358,3 +367,20 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     dispatch_table: ClassVar = ChainMap(
         {**_REDUCERS, io.TextIOWrapper: _refuse_file}, cloudpickle.Pickler.dispatch_table
     )
+
+
+class _NamingPickler(_ByValuePickler):
+    """Sends names in the place of some lists."""
+
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        buffers: list[pickle.PickleBuffer],
+        names: Callable[[list[Any]], object],
+    ) -> None:
+        super().__init__(stream, 5, buffer_callback=buffers.append)
+        self._names = names
+
+    def persistent_id(self, thing: object) -> object:
+        # The one way to be asked about a list: other reducers are not.
+        return self._names(thing) if type(thing) is list else None
