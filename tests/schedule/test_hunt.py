@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.schedule.hunt import Hunt
+from penstock.schedule.hunt import DEATHS_ALONE, Hunt
 
 
 def hunt(
@@ -40,8 +40,9 @@ def test_one_of_those_to_blame_is_found_by_halving(places, data):
     by_itself = data.draw(st.booleans())
     found, probes = hunt(places, deadly, suspect=suspect, by_itself=by_itself)
     assert found in deadly
-    # One for each halving, one alone, one for a wrong suspect, one for a signal.
-    assert len(probes) <= math.ceil(math.log2(places)) + 4
+    # One for each halving, for a wrong suspect, and for each death alone.
+    alone = 1 if by_itself else DEATHS_ALONE
+    assert len(probes) <= math.ceil(math.log2(places)) + 2 + alone
 
 
 @pytest.mark.parametrize("tells", [True, False])
@@ -54,8 +55,16 @@ def test_whoever_tells_where_it_was_saves_the_halving():
     assert len(hunt(64, {5}, tells=True)[1]) == 2
 
 
-def test_a_death_by_a_signal_that_anybody_can_send_has_to_come_twice():
-    assert hunt(4, {2}, suspect=2, by_itself=False) == (2, [(2,), (2,)])
+def test_a_death_by_a_signal_that_anybody_can_send_has_to_come_again_and_again():
+    assert hunt(4, {2}, suspect=2, by_itself=False) == (2, [(2,)] * DEATHS_ALONE)
+
+
+def test_of_deaths_for_want_of_memory_two_are_enough():
+    search = Hunt(range(4), 2)
+    search.died(2, by_itself=False, of_memory=True)
+    assert search.found is None
+    search.died(2, by_itself=False, of_memory=True)
+    assert search.found == 2
 
 
 def test_a_sample_that_did_no_harm_alone_is_not_blamed():

@@ -38,7 +38,7 @@ _log = logging.getLogger("penstock")
 
 # A list that takes less, packed, costs a worker a few milliseconds.
 LEAST_BYTES = 1 << 20
-# Under fork nothing else has to travel to workers: packing a list is what the first batch waits for,
+# Under fork nothing else has to travel to workers: packing a list is all that a batch waits for,
 # 44 ms for a million paths. From some millions on the memory is worth that.
 LEAST_FORKED_BYTES = 1 << 27
 # Looking ends behind so many objects, 10 ms: what is large lies in few.

@@ -78,7 +78,7 @@ class Inquest:
         hunt = batch.hunt
         by_itself = death.by_itself or death.overdue
         if hunt is not None:
-            hunt.died(death.place, by_itself=by_itself)
+            hunt.died(death.place, by_itself=by_itself, of_memory=death.of_memory)
             if hunt.found is not None:
                 self._set_aside(batch, hunt.found, keep=not death.of_memory)
             return None
