@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from penstock.datasets import ImageDataset, ResizeCrop
 
 PHOTOS = Path(__file__).parent / "photos"
 KILL_EVERY_S = 0.2
+# On a machine that is busy with other things no worker may live long enough to make a batch: after
+# so many shots for one, the next is waited for.
+SHOTS_A_BATCH = 4
 EPOCHS = 5
 # Each picture comes so often in an epoch, cropped anew every time.
 VIEWS = 3
@@ -50,16 +53,24 @@ class Killer(threading.Thread):
         super().__init__(daemon=True)
         self.over = threading.Event()
         self.killed = 0
+        self._shots = 0
+
+    def step(self) -> None:
+        """A batch has come."""
+        self._shots = 0
 
     def run(self) -> None:
         aim = random.Random(0)
         while not self.over.wait(KILL_EVERY_S):
+            if self._shots == SHOTS_A_BATCH:
+                continue
             with contextlib.suppress(psutil.NoSuchProcess):  # It has just left by itself.
                 # The fork server is a child of this process, and all its children are workers.
                 children = psutil.Process().children()
                 if workers := [worker for child in children for worker in child.children()]:
                     aim.choice(workers).kill()
                     self.killed += 1
+                    self._shots += 1
 
 
 @contextlib.contextmanager
@@ -73,8 +84,8 @@ def kills() -> Iterator[Killer]:
         killer.join()
 
 
-def train(folder: Path) -> list[float]:
-    """The loss of each step."""
+def train(folder: Path, step: Callable[[], None] = lambda: None) -> list[float]:
+    """The loss of each step; `step` is called with each."""
     torch.manual_seed(0)
     paths = sorted(map(str, folder.glob("*.jpg")))
     # The subject of a photograph is in its name: 02_astronaut.jpg.
@@ -112,6 +123,7 @@ def train(folder: Path) -> list[float]:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+            step()
     return losses
 
 
@@ -130,7 +142,7 @@ def main(folder: Path) -> int:
     undisturbed = train(folder)
     show("undisturbed", undisturbed)
     with kills() as killer:
-        disturbed = train(folder)
+        disturbed = train(folder, killer.step)
     show("under fire", disturbed)
     same = [loss.hex() for loss in disturbed] == [loss.hex() for loss in undisturbed]
     verdict = "the same in every bit" if same else "NOT the same"
