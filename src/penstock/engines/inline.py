@@ -94,6 +94,17 @@ class InlineEngine:
         self._orders = deque(kept)
         self._fetcher.forget(lease.batch)
 
+    @property
+    def has_orders(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._orders)
+
+    def give_back(self) -> list[Lease]:
+        """Gives up the leases that were not begun; returns them, in their order."""
+        left = [lease for lease, fills in self._orders if fills is None]
+        self._orders = deque(order for order in self._orders if order[1] is not None)
+        return left
+
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`; the work is done here."""
         if not self._orders:

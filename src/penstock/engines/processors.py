@@ -16,9 +16,11 @@ def usable_processors() -> int:
     its control groups (the limit of a container) allow it. A part of a processor counts as one:
     somebody has to work there.
     """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
     share = group_share()
-    return max(1, min(count or 1, math.inf if share is None else math.ceil(share)))
+    return max(1, count if share is None else min(count, math.ceil(share)))
 
 
 def group_share() -> float | None:
