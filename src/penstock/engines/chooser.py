@@ -211,8 +211,8 @@ class EpochWatch:
         self.recorder.chosen = choice
 
     @property
-    def _may_go(self) -> bool:
-        return self._workers > 0 and self._chooser.tries
+    def _may_try(self) -> bool:
+        return self._workers > 0 and self._with_workers is None and self._chooser.tries
 
     @property
     def seen(self) -> Tally:
@@ -241,7 +241,7 @@ class EpochWatch:
 
     def tries_alone(self) -> bool:
         """Whether the training process is to go on without workers now, to see how that is."""
-        if self.recorder.batches < self._looks.due or not self._may_go:
+        if self.recorder.batches < self._looks.due or not self._may_try:
             return False
         now = self._now()
         self._with_workers = self._looks.look(now)

@@ -253,7 +253,9 @@ class ChoosingEngine:
 
     def _go_alone(self) -> None:
         """Has all new leases made here."""
-        self._inline = self._begin_here()
+        if self._inline is None:
+            # Behind a trial it may still have half a batch.
+            self._inline = self._begin_here()
         self.workers = 0
 
     def _go_back(self, crewed: ProcessEngine, inline: InlineEngine) -> None:
