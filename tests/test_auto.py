@@ -211,7 +211,7 @@ class TestTheStream:
 class TestStates:
     @pytest.mark.parametrize("read", [0, 3, 7, 15])
     @pytest.mark.parametrize("point", [1, 5, 9])
-    @pytest.mark.parametrize("resumed", ["auto", 0, 3])
+    @pytest.mark.parametrize("resumed", ["auto", 0, 1])
     def test_of_before_and_behind_the_change_go_on(self, choices, read, point, resumed):
         choices.alone_from(point)
         settings: dict[str, Any] = {"shuffle": True, "on_error": "skip", "max_skipped": None}
@@ -277,7 +277,7 @@ class TestWorkersThatAreNotNeeded:
     def test_are_gone_amid_the_epoch(self, choices):
         choices.alone_from(3)
         kept = []
-        for number, batch in enumerate(loader_of(Drawn(large=1 << 15))):
+        for number, batch in enumerate(loader_of(Drawn(large=1 << 15), prefetch_factor=1)):
             kept.append(batch)
             if number == 12:
                 assert not live_children()
@@ -418,6 +418,7 @@ class TestWhatIsTold:
         list(loader)
         assert loader.statistics().chosen is None
 
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create")
     def test_ranks_share_the_processors(self, monkeypatch):
         monkeypatch.setattr("penstock.automatic.usable_processors", lambda: 9)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
@@ -427,6 +428,7 @@ class TestWhatIsTold:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "many")
         assert loader_of(Drawn()).num_workers == 9
 
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create")
     def test_no_more_than_sixteen_at_first(self, monkeypatch):
         monkeypatch.setattr("penstock.automatic.usable_processors", lambda: 128)
         assert loader_of(Drawn()).num_workers == 16
@@ -436,9 +438,9 @@ class TestWhatIsTold:
 class TestTheArgument:
     @pytest.mark.parametrize("value", ["many", "Auto", "", "4"])
     def test_another_text_is_refused(self, value):
-        with pytest.raises(penstock.OptionError, match='num_workers=.*"auto"'):
+        with pytest.raises(penstock.OptionError, match=r'num_workers=.*"auto"'):
             loader_of(Drawn(), value)
-        with pytest.raises(penstock.OptionError, match='workers=.*"auto"'):
+        with pytest.raises(penstock.OptionError, match=r'workers=.*"auto"'):
             penstock.iterate([1], workers=value)
 
     def test_another_type_is_told_of_it(self):

@@ -123,7 +123,7 @@ class ChoosingEngine:
         self._inline = self._begin_here()
 
     def _begin_here(self) -> InlineEngine:
-        inline = InlineEngine(self._job)
+        inline = InlineEngine(self._job, keeps_frames=False)
         inline.begin_epoch(self._epoch)
         return inline
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.engines.failure import end_or_raise, placed
+from penstock.engines.failure import end_or_raise, forget_frames, placed
 from penstock.engines.fetch import Fetcher
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
@@ -48,11 +48,14 @@ class InlineEngine:
     Args:
         job: what is to be done.
         seed: torch's base seed, for streams that were a worker's.
+        keeps_frames: whether exceptions of bad samples keep their tracebacks, by which whoever has
+            one keeps the epoch.
     """
 
     seats = 1
 
-    def __init__(self, job: Job, *, seed: int = 0) -> None:
+    def __init__(self, job: Job, *, seed: int = 0, keeps_frames: bool = True) -> None:
+        self._keeps_frames = keeps_frames
         self._streams = StreamHost(job, None, seed) if job.stream else None
         self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, None)
         self._orders: deque[tuple[Lease, Mapping[int, Fill] | None]] = deque()
@@ -119,6 +122,11 @@ class InlineEngine:
         busy_s = time.perf_counter() - began
         pulled = 0 if self._streams is None else self._streams.pulled(stream_of(lease.indices))
         where = (lease.seat, lease.batch, lease.attempt, busy_s, pulled)
+        if not self._keeps_frames:
+            if isinstance(outcome, (Made, Held)):
+                forget_frames(outcome.failures)
+            elif isinstance(outcome, Broken):
+                forget_frames([outcome.failure])
         if isinstance(outcome, Made):
             return [Done(*where, _LocalResult(outcome))]
         if isinstance(outcome, Held):
