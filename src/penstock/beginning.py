@@ -61,8 +61,8 @@ class OwnSettings:
     def workers(self, loader: Loader) -> int:
         """Worker processes at most.
 
-        What an epoch begins with goes by this number, however many there are: so its order is drawn
-        as far ahead in any case.
+        What an epoch begins with goes by this number, however many there are: an order that moves a
+        generator which was given is drawn as far ahead in any case.
         """
         return loader.num_workers if self.chooser is None else self.chooser.most
 
@@ -102,10 +102,14 @@ def begin_epoch(
     except BaseException:
         memory.undo()
         raise
+    draws = isinstance(plan, GivenBatches) and _draws_to_its_end(memory)
+    if chooser is not None and not chooser.workers and not draws:
+        # As with num_workers=0: nothing is asked for before the loop does.
+        count = 0
     settings = EpochSettings(
         seed=seed,
         window=count * (loader.prefetch_factor or 0) or 1,
-        widens=own.widens and not (isinstance(plan, GivenBatches) and _draws_to_its_end(memory)),
+        widens=own.widens and not draws,
         in_order=loader.in_order,
         timeout_s=loader.timeout if count else 0.0,
         policy=own.policy,
@@ -119,7 +123,7 @@ def begin_epoch(
             engine,
             plan,
             settings,
-            workers=job.seats,
+            workers=min(count, job.seats),
             donors=donors,
             release=release,
             began=began,

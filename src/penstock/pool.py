@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -15,11 +15,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from penstock.automatic import make_chooser
 from penstock.engines.chooser import Chooser
 from penstock.engines.failure import Failure, describe, to_raise
-from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
 from penstock.engines.launch import named_context
 from penstock.engines.naming import explain_index_error, name_source, none_error
-from penstock.engines.protocol import Engine
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
 from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
@@ -169,18 +167,8 @@ class SampleIterator(Iterator[Sample[Any]]):
             none_is_error=False,
             sample_timeout_s=supervision.sample_timeout,
         )
-        engine: Engine
-        release: Callable[[], None]
-        if workers:
-            options = {
-                "context": context,
-                "seed": seed,
-                "memory_budget": supervision.memory_budget,
-            }
-            engine, release = start_engine(job, workers, chooser, options)
-        else:
-            engine = InlineEngine(job)
-            release = engine.close
+        options = {"context": context, "seed": seed, "memory_budget": supervision.memory_budget}
+        engine, release = start_engine(job, workers, chooser, options)
         size = _LeaseSize()
         settings = EpochSettings(
             seed=seed,

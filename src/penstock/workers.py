@@ -69,20 +69,17 @@ class Workers:
                 previous.close()
         count = loader.num_workers if chooser is None else chooser.begin_epoch()
         if self._engine is not None:
-            if not anew and _workers_of(self._engine) == count:
+            if not anew and count and _workers_of(self._engine) == count:
                 return self._engine, _nothing
             self._end()
             self._engine = None
-        if not count and (chooser is None or chooser.is_bound):
-            inline = InlineEngine(job, seed=seed)
-            return inline, inline.close
         settings: dict[str, Any] = {
             "context": loader.multiprocessing_context,
             "seed": seed,
             "memory_budget": memory_budget,
         }
         engine, release = start_engine(job, count, chooser, settings)
-        if not loader.persistent_workers:
+        if isinstance(engine, InlineEngine) or not loader.persistent_workers:
             return engine, release
         self._engine = engine
         self._end = weakref.finalize(loader, release)
@@ -91,18 +88,21 @@ class Workers:
 
 def start_engine(
     job: Job, count: int, chooser: Chooser | None, settings: Mapping[str, Any]
-) -> tuple[ProcessEngine | ChoosingEngine, Callable[[], None]]:
-    """Starts an engine of worker processes.
+) -> tuple[ProcessEngine | ChoosingEngine | InlineEngine, Callable[[], None]]:
+    """Starts an engine.
 
     Args:
         job: see `ProcessEngine`.
-        count: how many there are to be.
+        count: how many worker processes there are to be.
         chooser: what has said so, if anything has.
         settings: the other arguments of a `ProcessEngine`.
 
     Returns:
         It, and what ends its workers without holding it.
     """
+    if not count:
+        inline = InlineEngine(job, seed=settings["seed"])
+        return inline, inline.close
     if chooser is None or chooser.is_bound:
         engine = ProcessEngine(job if job.stream else replace(job, seats=count), **settings)
         engine.start()
@@ -112,7 +112,7 @@ def start_engine(
         choosing.start()
     except SerializationError as error:
         chooser.bind(f"the dataset cannot be sent to workers: {error}", 0)
-        choosing = ChoosingEngine(job, chooser.begin_epoch(), **settings)
+        return start_engine(job, chooser.begin_epoch(), chooser, settings)
     return choosing, choosing.release
 
 

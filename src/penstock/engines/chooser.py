@@ -30,7 +30,7 @@ FALLS_BEHIND = 0.1
 # Workers are for so much more than there was to do: samples take unlike times.
 HEADROOM = 1.5
 # By so much the loop has to wait longer without workers than with them, to have them again.
-CLEARLY = 1.1
+CLEARLY = 1.25
 
 
 class Chooser:
@@ -200,6 +200,7 @@ class EpochWatch:
         self._looks = Looks(2 * self._workers)
         self._made = 0
         self._busy_s = 0.0
+        self._parting_s = 0.0
         # What it was like with workers, while it is tried without; how far it was when that began.
         self._with_workers: Tally | None = None
         self._alone_at: int | None = None
@@ -217,7 +218,12 @@ class EpochWatch:
     @property
     def seen(self) -> Tally:
         """What it was like; of one that went on alone, from there."""
-        return self._now().since(self._alone_from or Tally())
+        seen = self._now().since(self._alone_from or Tally())
+        return seen.since(Tally(waited_s=self._parting_s))
+
+    def note_parting(self, seconds: float) -> None:
+        """The loop has waited so long for workers to leave, once."""
+        self._parting_s += seconds
 
     def _now(self) -> Tally:
         recorder = self.recorder

@@ -15,6 +15,7 @@ It is for jobs whose samples are the same whoever makes them; `penstock.automati
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +47,7 @@ class ChoosingEngine:
 
     Args:
         job: what is to be done with a map-style dataset.
-        workers: with how many it begins.
+        workers: with how many it begins, at least 1.
         context: see `ProcessEngine`.
         seed: see `ProcessEngine`.
         memory_budget: see `ProcessEngine`.
@@ -273,7 +274,10 @@ class ChoosingEngine:
                 crewed.crew.hang_up(seat)
         self._forget_opened()
         if not self._arrived:
+            began = time.perf_counter()
             self._end_workers()
+            if self.watch is not None:
+                self.watch.note_parting(time.perf_counter() - began)
 
     def _forget_opened(self) -> None:
         self._arrived = deque(result for result in self._arrived if not result.settled)

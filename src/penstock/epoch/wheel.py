@@ -49,6 +49,7 @@ class Wheel:
         bad_samples: decides on them; None: nobody is asked, each is an error.
         progress: is told that the epoch has started.
         recorder: counts and times.
+        lends_ahead: whether a turn has new batches lent, before the loop asks for one.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Wheel:
         bad_samples: BadSamples | None,
         progress: Progress,
         recorder: StatisticsRecorder,
+        lends_ahead: bool = True,
     ) -> None:
         self._engine = engine
         self._plan = plan
@@ -73,6 +75,7 @@ class Wheel:
         self._bad_samples = bad_samples
         self._progress = progress
         self._recorder = recorder
+        self._lends_ahead = lends_ahead
         self._in_hand = False
 
     def turn(self, timeout_s: float | None, *, in_hand: bool = False) -> None:
@@ -94,7 +97,10 @@ class Wheel:
                 self._handle(events.popleft())
             if self._bad_samples is not None:
                 self._bad_samples.decide_all(self._scheduler)
-            self.give_work()
+            if self._lends_ahead:
+                self.give_work()
+            else:
+                self._carry_out()
         except BaseException:
             # What was heard and not dealt with has slots.
             for event in events:
