@@ -11,7 +11,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -22,6 +22,7 @@ from torch.utils.data import (
     Sampler,
 )
 
+from penstock.automatic import WorkerCount, chooser_of, keep_chooser, make_chooser
 from penstock.beginning import (
     OwnSettings,
     begin_epoch,
@@ -66,7 +67,10 @@ class DataLoader(TorchDataLoader[T_co]):
         shuffle: whether the order is random, another one in each epoch.
         sampler: yields the index of each sample in turn.
         batch_sampler: yields the list of indices of each batch.
-        num_workers: worker processes; 0 makes the samples in the training process.
+        num_workers: worker processes; 0 makes the samples in the training process. `"auto"` begins
+            with one for each processor that this process may use, 16 at most, and goes on with
+            fewer, more or none where that is faster; the batches are the same. An iterable dataset
+            has one then. `statistics().chosen` says what it has come to, and why.
         collate_fn: makes a batch of a list of samples.
         pin_memory: whether batches are copied to page-locked memory, for transfers to a GPU.
         drop_last: whether an incomplete last batch is left out.
@@ -122,6 +126,8 @@ class DataLoader(TorchDataLoader[T_co]):
         ValueError: arguments that torch refuses, with its own text.
     """
 
+    # With "auto", those that the epoch has, or the next one will have.
+    num_workers = WorkerCount()
     # Whether Accelerate has made it of another, and might have given it another order since.
     _is_remade = False
     # Whether anybody could ask for a state: `penstock.takeover` has loaders that nobody knows of.
@@ -134,7 +140,7 @@ class DataLoader(TorchDataLoader[T_co]):
         shuffle: bool | None = None,
         sampler: Sampler[Any] | Iterable[Any] | None = None,
         batch_sampler: Sampler[list[Any]] | Iterable[list[Any]] | None = None,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
@@ -171,8 +177,19 @@ class DataLoader(TorchDataLoader[T_co]):
             worker_init_fn=worker_init_fn,
         )
         supervision = Supervision(max_restarts, sample_timeout, memory_budget)
-        supervision.check_workers("num_workers", num_workers)
-        if num_workers and isinstance(dataset, IterDataPipe):
+        count, chooser = num_workers, None
+        if isinstance(count, str):
+            needs = {"timeout": timeout, "sample_timeout": sample_timeout}
+            chooser = make_chooser(
+                dataset,
+                collate_fn,
+                needs_workers={**needs, "memory_budget": memory_budget},
+                init_fn=worker_init_fn,
+                stays=persistent_workers,
+            )
+            count = chooser.workers
+        supervision.check_workers("num_workers", count)
+        if count and isinstance(dataset, IterDataPipe):
             raise OptionError(
                 f"dataset={type(dataset).__name__}(…) is a DataPipe, which only torch's own loader "
                 "divides among its workers; give num_workers=0, or read it in an IterableDataset "
@@ -209,7 +226,7 @@ class DataLoader(TorchDataLoader[T_co]):
             shuffle,
             sampler,
             batch_sampler,
-            num_workers,
+            count,
             collate_fn,
             pin_memory,
             drop_last,
@@ -222,8 +239,10 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
+        if chooser is not None:
+            keep_chooser(self, chooser)
         self._remembered = make_memory(self, self._own)
-        if num_workers and self.multiprocessing_context is not None:
+        if count and self.multiprocessing_context is not None:
             # The fork server imports torch while the program goes on to build its model.
             warm_up(self.multiprocessing_context)
 
@@ -350,6 +369,7 @@ class DataLoader(TorchDataLoader[T_co]):
         state = {
             **attributes,
             "_workers": Workers(),
+            "_chooser": None,
             "_renewed": None,
             "_recorder": None,
             "_skipped": [],
@@ -372,6 +392,8 @@ class DataLoader(TorchDataLoader[T_co]):
         if not settings.keys() <= inspect.signature(DataLoader.__init__).parameters.keys():
             return None
         memory = self._memory()
+        if chooser_of(self) is not None:
+            settings["num_workers"] = "auto"
         if memory.has_loaded:
             warnings.warn(
                 "a state was loaded into this loader, and another loader is made of it, which "
@@ -406,6 +428,7 @@ class DataLoader(TorchDataLoader[T_co]):
             keeps_states=self._keeps_states,
             quarantine=self._quarantine,
             # An attribute set since is as good as an argument.
+            chooser=chooser_of(self),
             widens=self._chooses_prefetch and self.prefetch_factor == DEFAULT_PREFETCH,
             share_dataset=self.share_dataset,
         )
