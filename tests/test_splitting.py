@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 import penstock
+from penstock.transport.backing import GROWTH_STEP_BYTES
 
 LENGTH = 144
 BATCH_SIZE = 12
@@ -262,3 +263,11 @@ def test_an_epoch_is_resumed_amid_its_parts():
         resumed.load_state_dict(state)
         rest, _ = epochs_of(resumed, 1)
         assert same(rest, expected[LENGTH // BATCH_SIZE + done :])
+
+
+def test_parts_take_little_memory():
+    loader = loader_of(Slow(), persistent_workers=True)
+    _, shared = epochs_of(loader)
+    assert shared > 0
+    arena = loader._workers._engine.arena
+    assert any(0 < slot.capacity < GROWTH_STEP_BYTES for slot in arena._slots)

@@ -140,3 +140,15 @@ def test_a_file_that_gives_nothing_back_says_so():
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.mark.parametrize("step", [backing.SMALL_STEP_BYTES, backing.GROWTH_STEP_BYTES])
+def test_a_slot_grows_in_steps(step):
+    descriptor, stride = backing.open_backing()
+    try:
+        held = backing.grow_slot(descriptor, stride, stride, 0, step + 1, step=step)
+        assert held == 2 * step
+        # As much of it as may be.
+        assert backing.grow_slot(descriptor, stride, stride, 0, 100, 200, step=step) == 200
+    finally:
+        os.close(descriptor)

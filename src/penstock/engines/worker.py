@@ -36,6 +36,7 @@ from penstock.engines.seat import LEAVE_S
 from penstock.errors import MemoryBudgetError
 from penstock.plan import stream_of
 from penstock.schedule import Lease
+from penstock.transport.backing import GROWTH_STEP_BYTES, SMALL_STEP_BYTES
 from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
 from penstock.transport.codec import decode, encode
 from penstock.transport.frames import Frame, Kind, pack
@@ -299,7 +300,8 @@ class _Worker:
 
     def _begin_slot(self, lease: Frame) -> None:
         self._current = lease
-        self._writer.begin(lease.slot, lease.capacity, lease.used)
+        step = SMALL_STEP_BYTES if lease.kind == Kind.PART else GROWTH_STEP_BYTES
+        self._writer.begin(lease.slot, lease.capacity, lease.used, step)
 
     def _ask_for_room(self, needed: int) -> int:
         """Asks the parent for more memory for the slot, and waits for the answer.

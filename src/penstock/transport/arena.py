@@ -112,10 +112,10 @@ class Arena:
         if not self._free:
             self._slots.append(_Slot())
             self._free.append(len(self._slots) - 1)
-        number = self._free[-1]
-        for candidate in self._free:
-            if self._slots[candidate].seat == seat:
-                number = candidate
+        slots = self._slots
+        # The one that came back last: most of it may be in a cache.
+        own = (number for number in reversed(self._free) if slots[number].seat == seat)
+        number = next(own, self._free[-1])
         self._free.remove(number)
         slot = self._slots[number]
         slot.seat = seat

@@ -28,8 +28,10 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 MEMFD_STRIDE_BYTES = 1 << 40
 FILE_STRIDE_BYTES = 1 << 34
 
-# Slots grow in steps, so that batches a little larger than the last one find room.
+# Slots grow in steps, so that batches a little larger than the last one find room. Those that some
+# samples of a batch lie in, of which there are many, grow in small ones.
 GROWTH_STEP_BYTES = 1 << 20
+SMALL_STEP_BYTES = 1 << 16
 # Below this, asking how much memory is left costs more than it can save.
 CHECKED_GROWTH_BYTES = 8 << 20
 # A mapping holds a descriptor, of which a process has about a thousand. In the usual case there
@@ -64,7 +66,13 @@ def slot_offset(number: int, stride: int) -> int:
 
 
 def grow_slot(
-    descriptor: int, offset: int, stride: int, held: int, needed: int, limit: int | None = None
+    descriptor: int,
+    offset: int,
+    stride: int,
+    held: int,
+    needed: int,
+    limit: int | None = None,
+    step: int = GROWTH_STEP_BYTES,
 ) -> int:
     """Gives a slot real memory, before anybody writes to it.
 
@@ -78,6 +86,7 @@ def grow_slot(
         held: bytes it has already.
         needed: bytes it has to have.
         limit: bytes it may have, at most; None: as many as it can hold.
+        step: what its size is a multiple of, as far as `limit` allows.
 
     Returns:
         The bytes it has now.
@@ -86,7 +95,7 @@ def grow_slot(
         MemoryBudgetError: there is not that much.
     """
     # An eighth more than asked: batches of images differ by a few percent.
-    capacity = -(-(needed + needed // 8) // GROWTH_STEP_BYTES) * GROWTH_STEP_BYTES
+    capacity = -(-(needed + needed // 8) // step) * step
     if needed > stride:
         raise MemoryBudgetError(
             f"one batch needs {needed:,} bytes, and a slot holds at most {stride:,}; "

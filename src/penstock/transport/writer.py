@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from penstock.errors import MemoryBudgetError
 from penstock.transport.backing import (
+    GROWTH_STEP_BYTES,
     MOST_MAPPED_SLOTS,
     Bytes,
     grow_slot,
@@ -52,16 +53,24 @@ class SlotWriter:
         """Bytes of memory that the slot has now."""
         return self._capacity
 
-    def begin(self, slot: int, capacity: int, limit: int | None = None) -> None:
+    def begin(
+        self,
+        slot: int,
+        capacity: int,
+        limit: int | None = None,
+        step: int = GROWTH_STEP_BYTES,
+    ) -> None:
         """Starts a batch.
 
         Args:
             slot: the slot's number.
             capacity: bytes of memory that it has.
             limit: how many it may be given without asking; None: any number.
+            step: see `grow_slot`.
         """
         self._slot = slot
         self._limit = self._stride if limit is None else limit
+        self._step = step
         self._capacity = capacity
         self._memory = None
         self._within = -1
@@ -121,7 +130,13 @@ class SlotWriter:
                 asked = True
             try:
                 self._capacity = grow_slot(
-                    self._descriptor, offset, self._stride, self._capacity, end, self._limit
+                    self._descriptor,
+                    offset,
+                    self._stride,
+                    self._capacity,
+                    end,
+                    self._limit,
+                    self._step,
                 )
             except MemoryBudgetError:
                 # The machine may have less by now than the parent knew.
