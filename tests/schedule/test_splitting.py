@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from penstock.schedule import FIRST_PART, Death, Discard, Fill, Issue, Lease, Recall, Splitting
+from penstock.schedule import (
+    FIRST_PART,
+    Death,
+    Discard,
+    Fill,
+    Issue,
+    Lease,
+    Pace,
+    Recall,
+    Splitting,
+)
 from tests.epoch.test_splitting import PartsOf
 
 
@@ -25,7 +35,7 @@ class Scene:
         return issued(self.splitting.carry([Issue(lease)]))
 
     def arrive(self, part: Lease, result: str = "part") -> list[Any]:
-        return list(self.splitting.add_part(part.seat, part.batch, part.attempt, result, 1.0))
+        return list(self.splitting.add_part(part.seat, part.batch, part.attempt, result, 1.0, 100))
 
     def turn(self) -> list[Any]:
         return list(self.splitting.carry([]))
@@ -57,7 +67,7 @@ def test_the_last_part_has_all_put_together_in_order():
     assert gathering.pieces == ("first", "second")
     assert gathering.part is None
     done = scene.splitting.gathered(gathering.seat, 0, gathering.attempt)
-    assert done == (scene.workers[0][0], 2.0)
+    assert done == (scene.workers[0][0], 2.0, 200)
     assert scene.splitting.gathered(gathering.seat, 0, gathering.attempt) is None
 
 
@@ -170,7 +180,7 @@ def test_parts_of_other_batches_are_made_by_other_workers(known):
     assert (again.seat, again.part) == (1, lost.part)
     (gathering,) = issued(scene.arrive(again, "again"))
     assert sorted(gathering.pieces) == ["again", "kept"]
-    whole, _ = scene.splitting.gathered(1, 1, gathering.attempt) or (None, 0.0)
+    whole, *_ = scene.splitting.gathered(1, 1, gathering.attempt) or (None,)
     assert whole is not None
     assert (whole.batch, whole.attempt, whole.seat) == (1, 0, 1)
 
@@ -214,3 +224,53 @@ def test_what_has_arrived_is_given_up_with_the_epoch():
     scene.arrive(first)
     assert scene.splitting.abandon() == ["part"]
     assert scene.splitting.abandon() == []
+
+
+def test_what_a_worker_is_at_is_not_taken_from_it():
+    scene = Scene(seats=2, part=1)
+    later = scene.lend(1, 2)
+    for part in scene.lend(0, 2):
+        # It comes before what each is at.
+        assert part.attempt > max(other.attempt for other in later)
+    for part in later:
+        if part.seat == 1:
+            scene.arrive(part)
+    begun = next(part for part in later if part.seat == 0)
+    for command in scene.turn():
+        assert command.lease.attempt != begun.attempt
+
+
+def test_who_has_nothing_to_give_is_passed_by():
+    scene = Scene(seats=4, part=1, whole=1)
+    scene.lend(0, 9, seat=0)
+    parts = scene.lend(1, 12, seat=1)
+    assert {part.seat for part in parts} == {1, 2, 3}
+    for part in parts:
+        if part.seat != 1:
+            scene.arrive(part)
+    helped = [command.lease.seat for command in scene.turn() if isinstance(command, Issue)]
+    assert sorted(helped) == [2, 3]
+
+
+def test_a_batch_is_put_together_by_who_has_the_least_to_do():
+    scene = Scene(seats=3, part=1)
+    parts = scene.lend(0, 3)
+    scene.lend(1, 6)
+    busy, idle = parts[0], parts[1]
+    scene.workers[busy.seat][7] = Lease(7, 0, busy.seat, [1])
+    for part in parts[1:]:
+        scene.arrive(part)
+    (gathering,) = issued(scene.arrive(busy))
+    assert gathering.seat != busy.seat
+    assert idle.seat != busy.seat
+
+
+def test_too_little_memory_is_remembered():
+    scene = Scene()
+    pace = Pace()
+    pace.note(64.0, 64, 0)
+    scene.splitting = Splitting(scene.workers, pace)
+    scene.splitting.make_whole(0)
+    pace.note_parts(made=True)
+    pace.note(64.0, 64, 0)
+    assert not pace.pays

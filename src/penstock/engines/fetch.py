@@ -177,11 +177,15 @@ class Fetcher:
         return self._collated(samples, batch)
 
     def _fetch_part(self, indices: Sequence[object], part: range) -> Outcome:
-        """Some samples, or the first error."""
+        """Some samples, or the first error.
+
+        Args:
+            indices: theirs.
+            part: their places in the batch.
+        """
         begin_sample, note = self._begin_sample, self._note
         samples: list[Any] = []
-        for place in part:
-            index = indices[place]
+        for place, index in zip(part, indices, strict=True):
             if note is not None:
                 note(place)
             if begin_sample is not None:

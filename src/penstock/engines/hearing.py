@@ -111,13 +111,13 @@ class Hearing:
             return
         failure = failures_in(frame)[0] if kind == Kind.FAILED else None
         self._arena.note_capacity(slot, frame.capacity)
+        pieces = seat.pieces.pop(key, ()) if seat.pieces else ()
         del seat.lent[key]
         seat.recalled.discard(key)
         seat.withheld.discard(key)
         self._room.withdraw(key)
-        if seat.pieces:
-            for piece in seat.pieces.pop(key, ()):
-                self._arena.release(piece)
+        for piece in pieces:
+            self._arena.release(piece)
         made = kind in (Kind.DONE, Kind.PART_DONE)
         if not (made and current and frame.used):
             self._arena.release(slot)

@@ -42,6 +42,8 @@ def is_plain(sample: Any, depth: int = _DEPTH) -> bool:
             sample.layout is torch.strided
             and sample.device.type == "cpu"
             and not (sample.requires_grad or sample.is_quantized or sample.is_nested)
+            # What a program has hung on it would stay behind.
+            and not sample.__dict__
         )
     if kind is np.ndarray:
         return not sample.dtype.hasobject

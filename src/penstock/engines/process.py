@@ -222,10 +222,17 @@ class ProcessEngine:
 
     def _lend(self, lease: Lease, serial: int) -> None:
         seat = self._seats[lease.seat]
+        if seat.channel is None:
+            # Its worker is gone, which is told behind what it had answered before.
+            for piece in cast(Sequence[SharedResult], lease.pieces):
+                piece.discard()
+            return
         slots: list[int] = []
         try:
             body = self._serialised(self._terms(lease, slots))
         except Exception as error:
+            for slot in slots:
+                self.arena.release(slot)
             refusal = SerializationError(
                 f"the indices {list(lease.indices)!r:.200} of batch {lease.batch} cannot be sent "
                 f"to a worker: {error}"
@@ -255,7 +262,7 @@ class ProcessEngine:
     def _terms(self, lease: Lease, slots: list[int]) -> object:
         """What a worker is told of a lease; the slots that it reads for that are added to some."""
         if lease.part is not None:
-            return lease.indices, lease.part
+            return lease.indices[lease.part.start : lease.part.stop], lease.part
         if not lease.pieces:
             return lease.indices, lease.fills or None, lease.probe
         pieces = []

@@ -46,6 +46,8 @@ from penstock.transport.writer import SlotWriter
 # After a lease that took this long, the inbox is looked at before the next: an order to
 # drop that one may have come. Looking takes 1 µs.
 _LOOK_AFTER_S = 0.0005
+# Of a part no more than this goes through the pipe, where many wait while the loop makes its step.
+PART_INLINE_BYTES = 1 << 10
 # How long processes that the dataset has started may take to leave; half of what this one has.
 _CHILDREN_S = LEAVE_S / 2
 
@@ -362,7 +364,7 @@ class _Worker:
                 made = (outcome.value, outcome.samples, outcome.failures, *kept)
                 return Kind.DONE, encode(made, self._writer)
             if isinstance(outcome, Part):
-                return Kind.PART_DONE, encode(outcome.samples, self._writer)
+                return Kind.PART_DONE, encode(outcome.samples, self._writer, PART_INLINE_BYTES)
             if isinstance(outcome, Held):
                 return Kind.WITHHELD, encode(outcome.failures, None)
             if isinstance(outcome, Tried):

@@ -135,7 +135,7 @@ class Wheel:
         except BaseException:
             # What was heard and not dealt with has slots.
             for event in events:
-                if isinstance(event, Done):
+                if isinstance(event, (Done, PartDone)):
                     event.result.discard()
             raise
 
@@ -187,7 +187,8 @@ class Wheel:
             self._recorder.busy_s += event.busy_s
             self._restarts.note_progress()
             where = event.seat, event.batch, event.attempt
-            self._order(self._splitting.add_part(*where, event.result, event.busy_s))
+            cost = event.busy_s, event.result.size
+            self._order(self._splitting.add_part(*where, event.result, *cost))
         elif isinstance(event, Report) and event.attempt >= FIRST_PART:
             self._order(self._splitting.failed(event.seat, event.batch, event.attempt))
         elif isinstance(event, Withheld):
@@ -211,18 +212,19 @@ class Wheel:
         """A batch is there."""
         scheduler, busy_s = self._scheduler, event.busy_s
         seat, batch, attempt = event.seat, event.batch, event.attempt
+        size = carried = event.result.size
         if attempt >= FIRST_PART:
             gathered = self._splitting.gathered(seat, batch, attempt)
             if gathered is None:
                 event.result.discard()
                 return
-            whole, parts_s = gathered
+            whole, parts_s, parts_bytes = gathered
             seat, attempt, busy_s = whole.seat, whole.attempt, busy_s + parts_s
-        size = event.result.size
+            carried = max(size, parts_bytes)
         self._window.note_done(busy_s, size)
         if self._pace is not None and (busy_s > NOTED_FROM_S or self._pace.pays):
             lease = scheduler.lease(batch)
-            self._pace.note(busy_s, 0 if lease is None else len(lease.indices), size)
+            self._pace.note(busy_s, 0 if lease is None else len(lease.indices), carried)
         if not scheduler.completed(seat, batch, attempt, event.result):
             event.result.discard()
 
@@ -256,13 +258,13 @@ class Wheel:
     def _find_room(self, event: Cramped) -> None:
         """All workers wait for memory, the first of them for that of the batch."""
         scheduler = self._scheduler
-        scheduler.narrow(event.fits)
-        if self._in_hand or scheduler.deliverable or scheduler.open_batch() is not None:
-            # What is handed over and dropped makes some, and so may who is told how to go on.
-            return
         whole = self._splitting.make_whole(event.lease.batch)
         if whole:
             self._order(whole)
+            return
+        scheduler.narrow(event.fits)
+        if self._in_hand or scheduler.deliverable or scheduler.open_batch() is not None:
+            # What is handed over and dropped makes some, and so may who is told how to go on.
             return
         are_streams = self._plan.is_stream
         # Who wants no worker replaced has a stream that is not to be run again.

@@ -41,7 +41,7 @@ class Lease:
         probe: places whose samples are to be made and given up, to see whether they do harm;
             none: the batch itself is wanted.
         part: the places whose samples alone are wanted, to be put together with others' (see
-            `splitting`); None: the batch is.
+            `splitting`); None: the batch is. A worker is told the indices of those alone.
         pieces: the parts that the batch is to be put together of; none: it is made.
     """
 

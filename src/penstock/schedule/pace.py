@@ -30,6 +30,7 @@ class Pace:
         self._sample_s = 0.0
         self._sample_bytes = 0.0
         self._failed = 0
+        self._may = True
 
     def note(self, busy_s: float, samples: int, size: int) -> None:
         """A batch was made.
@@ -37,7 +38,7 @@ class Pace:
         Args:
             busy_s: seconds that workers took, all together.
             samples: how many are in it.
-            size: bytes of shared memory that it takes.
+            size: bytes of shared memory that it takes, or that its parts took.
         """
         if samples <= 0:
             return
@@ -48,8 +49,13 @@ class Pace:
 
     def note_parts(self, *, made: bool) -> None:
         """A batch was put together of parts, or could not be."""
-        self._failed = 0 if made else self._failed + 1
+        self._failed = 0 if made and self._may else self._failed + 1
         self.pays = self.pays and self._failed < MOST_FAILED
+
+    def note_short(self) -> None:
+        """There is too little memory to have batches and parts of them: none is split any more."""
+        self._failed = MOST_FAILED
+        self._may = self.pays = False
 
     def _judge(self, samples: int) -> None:
         self.pays = self._failed < MOST_FAILED and self.part_of(samples, 2) < samples

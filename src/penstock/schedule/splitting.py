@@ -44,6 +44,7 @@ class _Split(Generic[R]):
         arrived: what came of parts, by their first place.
         gathering: the lease of the worker that puts them together.
         busy_s: seconds that its parts took.
+        size: bytes of shared memory that they have taken.
     """
 
     lease: Lease
@@ -52,6 +53,7 @@ class _Split(Generic[R]):
     arrived: dict[int, R] = field(default_factory=dict)
     gathering: Lease | None = None
     busy_s: float = 0.0
+    size: int = 0
 
     @property
     def leases(self) -> list[Lease]:
@@ -135,25 +137,35 @@ class Splitting(Generic[R]):
     def _balance(self, load: dict[int, int]) -> list[Command[R]]:
         """Has workers that are ahead help those that are held up, the first batches first."""
         told: list[Command[R]] = []
+        waiting: dict[int, list[tuple[int, int]]] | None = None
         while True:
-            ahead, behind = min(load, key=load.__getitem__), max(load, key=load.__getitem__)
+            ahead, most = min(load, key=load.__getitem__), max(load.values())
+            if most - load[ahead] < _ENOUGH:
+                return told
+            if waiting is None:
+                waiting = self._not_begun()
+            able = [seat for seat, parts in waiting.items() if parts and seat in load]
+            behind = max(able, key=load.__getitem__, default=ahead)
             if load[behind] - load[ahead] < (_HELPED_FROM if load[ahead] else _ENOUGH):
                 return told
-            # Workers carry parts out in the order of batches: the first is under way.
-            waiting = sorted(
-                (split.lease.batch, attempt)
-                for split in self._splits.values()
-                for attempt, lease in split.lent.items()
-                if lease.seat == behind
-            )[1:]
-            if not waiting:
-                return told
-            batch, attempt = waiting[0]
+            batch, attempt = waiting[behind].pop(0)
             split = self._splits[batch]
             lease = split.lent.pop(attempt)
             told += [Recall(lease), self._issue(split, ahead, lease.part)]
             load[behind] -= 1
             load[ahead] += 1
+
+    def _not_begun(self) -> dict[int, list[tuple[int, int]]]:
+        """The parts of each worker that it can hardly be at, as (batch, attempt), in order."""
+        having: dict[int, list[tuple[int, int]]] = {}
+        for batch, split in sorted(self._splits.items()):
+            for attempt, lease in split.lent.items():
+                having.setdefault(lease.seat, []).append((batch, attempt))
+        for parts in having.values():
+            # They are carried out in the order of batches; but what one has taken over came later.
+            first, oldest = min(parts), min(parts, key=lambda part: part[1])
+            parts[:] = [part for part in sorted(parts) if part not in (first, oldest)]
+        return having
 
     def _issue(self, split: _Split[R], seat: int, part: range | None) -> Command[R]:
         lease = self._lease(split, seat, part=part)
@@ -179,7 +191,7 @@ class Splitting(Generic[R]):
     # Replies.
 
     def add_part(
-        self, seat: int, batch: int, attempt: int, result: R, busy_s: float
+        self, seat: int, batch: int, attempt: int, result: R, busy_s: float, size: int
     ) -> Sequence[Command[R]]:
         """A part is there.
 
@@ -193,21 +205,23 @@ class Splitting(Generic[R]):
         del split.lent[attempt]
         split.arrived[lease.part.start] = result
         split.busy_s += busy_s
+        split.size += size
         if split.waiting or split.lent:
             return []
         pieces = tuple(split.arrived[start] for start in sorted(split.arrived))
         # Theirs from here on, who carry it out.
         split.arrived.clear()
-        # Whoever was the last to answer has the least to do before.
-        split.gathering = self._lease(split, seat, pieces=pieces)
+        load = self._load()
+        least = min(load, key=lambda other: (load[other], other != seat), default=seat)
+        split.gathering = self._lease(split, least, pieces=pieces)
         return [Issue(split.gathering)]
 
-    def gathered(self, seat: int, batch: int, attempt: int) -> tuple[Lease, float] | None:
+    def gathered(self, seat: int, batch: int, attempt: int) -> tuple[Lease, float, int] | None:
         """A batch was put together.
 
         Returns:
-            The scheduler's lease that is fulfilled with it, and the seconds that its parts took;
-            None: it is not wanted any more.
+            The scheduler's lease that is fulfilled with it, and the seconds and bytes that its
+            parts took; None: it is not wanted any more.
         """
         split = self._splits.get(batch)
         if split is None or split.gathering is None:
@@ -217,7 +231,7 @@ class Splitting(Generic[R]):
         del self._splits[batch]
         if self._pace is not None:
             self._pace.note_parts(made=True)
-        return split.lease, split.busy_s
+        return split.lease, split.busy_s, split.size
 
     def failed(self, seat: int, batch: int, attempt: int) -> Sequence[Command[R]]:
         """A part, or their putting together, has failed: the whole batch is made instead.
@@ -240,7 +254,9 @@ class Splitting(Generic[R]):
         Returns:
             What is to be done; nothing: the batch is not in parts.
         """
-        self._pace = None
+        if self._pace is not None:
+            self._pace.note_short()
+            self._pace = None
         split = self._splits.get(batch)
         return [] if split is None else [*self._give_up(batch), Issue(split.lease)]
 

@@ -69,12 +69,13 @@ for _name in ("float8_e8m0fnu", "float4_e2m1fn_x2"):
         _DTYPE_CARRIERS[getattr(torch, _name)] = torch.uint8
 
 
-def encode(value: object, writer: SlotWriter | None) -> bytes:
+def encode(value: object, writer: SlotWriter | None, inline_bytes: int = INLINE_BYTES) -> bytes:
     """Turns a value into the body of a message; its large buffers go into the slot.
 
     Args:
         value: anything that can be pickled, or that cloudpickle can.
         writer: the slot, begun for this batch; None to put everything into the message.
+        inline_bytes: with a slot, what the message holds itself at most, beside its head.
 
     Raises:
         SerializationError: it cannot be serialised.
@@ -82,13 +83,13 @@ def encode(value: object, writer: SlotWriter | None) -> bytes:
     """
     buffers: list[pickle.PickleBuffer] = []
     meta = _pickle(value, buffers)
-    if not buffers and len(meta) <= INLINE_BYTES:
+    if not buffers and len(meta) <= inline_bytes:
         return _COUNTS.pack(0, len(meta), -1) + meta
     # A 1-D view of bytes for each; contiguous, since pickle passes only such buffers on.
     raws = [buffer.raw() for buffer in buffers]
-    small = sum(raw.nbytes for raw in raws) + len(meta) <= INLINE_BYTES
+    small = sum(raw.nbytes for raw in raws) + len(meta) <= inline_bytes
     meta_at = -1
-    if writer is not None and len(meta) > INLINE_BYTES:
+    if writer is not None and len(meta) > inline_bytes:
         meta_at = _into_slot(memoryview(meta), writer)
     table: list[bytes] = []
     tail: list[bytes | memoryview] = []
