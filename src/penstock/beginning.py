@@ -21,7 +21,6 @@ from torch.utils.data import IterableDataset, RandomSampler, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Identity, LoaderMemory, Progress, StreamProgress
-from penstock.engines.chooser import Chooser
 from penstock.engines.job import Job
 from penstock.engines.parts import may_split
 from penstock.engines.protocol import Guess
@@ -30,7 +29,7 @@ from penstock.foresight import following_seed, foresee
 from penstock.options import ErrorPolicy, SampleErrorMode, Supervision, length_of
 from penstock.plan import EpochPlan, GivenBatches, RefillingBatches, StreamTurns
 from penstock.schedule import DonorPlan
-from penstock.workers import Workers, watch_epoch
+from penstock.workers import Workers
 
 Loader = TorchDataLoader[Any]
 
@@ -48,7 +47,6 @@ class OwnSettings:
         quarantine: samples that ended the workers who made them, by index.
         widens: whether more batches may be prefetched than the loader says.
         share_dataset: whether workers have large lists of the dataset together.
-        chooser: chooses how many workers there are; None: the loader says it.
     """
 
     seed: int | None
@@ -59,15 +57,6 @@ class OwnSettings:
     quarantine: dict[object, object]
     widens: bool
     share_dataset: bool
-    chooser: Chooser | None = None
-
-    def workers(self, loader: Loader) -> int:
-        """Worker processes at most.
-
-        What an epoch begins with goes by this number, however many there are: an order that moves a
-        generator which was given is drawn as far ahead in any case.
-        """
-        return loader.num_workers if self.chooser is None else self.chooser.most
 
 
 def begin_epoch(
@@ -75,9 +64,6 @@ def begin_epoch(
 ) -> EpochRun:
     """Begins an epoch; if that fails, it is still to be begun."""
     began = time.perf_counter()
-    count, chooser = own.workers(loader), own.chooser
-    if chooser is not None and own.quarantine:
-        chooser.bind("the samples in quarantine have ended workers")
     # Copies of the dataset in workers that live on have gone on from where a loaded state is, and
     # the streams may be others.
     anew = memory.has_loaded
@@ -85,8 +71,8 @@ def begin_epoch(
         with memory.begin() as progress:
             if _is_stream(loader) and not progress.streams:
                 # As many as there were when this, or the loader whose state it has, was made.
-                streams = max(1, memory.streams or 0)
-                progress.streams = [StreamProgress() for _ in range(streams)]
+                count = max(1, memory.streams or 0)
+                progress.streams = [StreamProgress() for _ in range(count)]
             number = memory.told
             seed = _next_seed(loader, own, memory)
         with memory.order() as lent:
@@ -98,7 +84,6 @@ def begin_epoch(
             loader,
             seed,
             job,
-            chooser=chooser,
             memory_budget=own.supervision.memory_budget,
             share_dataset=own.share_dataset,
             anew=anew,
@@ -106,22 +91,17 @@ def begin_epoch(
     except BaseException:
         memory.undo()
         raise
-    draws = isinstance(plan, GivenBatches) and _draws_to_its_end(memory)
-    if chooser is not None and not chooser.workers and not draws:
-        # As with num_workers=0: nothing is asked for before the loop does.
-        count = 0
     settings = EpochSettings(
         seed=seed,
-        window=count * (loader.prefetch_factor or 0) or 1,
-        widens=own.widens and not draws,
+        window=loader.num_workers * (loader.prefetch_factor or 0) or 1,
+        widens=own.widens and not (isinstance(plan, GivenBatches) and _draws_to_its_end(memory)),
         in_order=loader.in_order,
-        timeout_s=loader.timeout if count else 0.0,
+        timeout_s=loader.timeout if loader.num_workers else 0.0,
         policy=own.policy,
         max_restarts=own.supervision.max_restarts,
         planned=planned,
         number=number,
-        # Who makes a batch may change amid an epoch, where that is chosen: batches stay whole.
-        pace=workers.pace if chooser is None and may_split(job) else None,
+        pace=workers.pace if may_split(job) else None,
         claimed_samples=loader._IterableDataset_len_called if _is_stream(loader) else None,
     )
     try:
@@ -129,7 +109,7 @@ def begin_epoch(
             engine,
             plan,
             settings,
-            workers=min(count, job.seats),
+            workers=job.seats,
             donors=donors,
             release=release,
             began=began,
@@ -142,7 +122,6 @@ def begin_epoch(
         release()
         memory.undo()
         raise
-    watch_epoch(chooser, engine, run.recorder)
     workers.run = run
     return run
 
@@ -151,11 +130,11 @@ def _foresight(
     loader: Loader, own: OwnSettings, memory: LoaderMemory
 ) -> Callable[[], Guess | None] | None:
     """What says how the next epoch begins, where workers live on that could begin it."""
-    if not loader.persistent_workers or not own.workers(loader):
+    if not loader.persistent_workers or not loader.num_workers:
         return None
     # An epoch must not keep its loader.
     held = weakref.ref(loader)
-    count = own.workers(loader) * (loader.prefetch_factor or 1)
+    count = loader.num_workers * (loader.prefetch_factor or 1)
 
     def ask() -> Guess | None:
         still = held()
@@ -175,7 +154,7 @@ def make_memory(loader: Loader, own: OwnSettings) -> LoaderMemory:
         loader.dataset,
         draws=own.seed is None,
         redraws=not loader.persistent_workers,
-        streams=own.workers(loader) if _is_stream(loader) else None,
+        streams=loader.num_workers if _is_stream(loader) else None,
         keeps=own.keeps_states,
     )
 
@@ -217,10 +196,10 @@ def _is_stream(loader: Loader) -> bool:
     return isinstance(loader.dataset, IterableDataset)
 
 
-def _seats(loader: Loader, own: OwnSettings, memory: LoaderMemory) -> int:
+def _seats(loader: Loader, memory: LoaderMemory) -> int:
     """Workers that have something to do."""
-    count, streams = own.workers(loader), memory.streams
-    return count if streams is None else min(count, max(1, streams))
+    streams = memory.streams
+    return loader.num_workers if streams is None else min(loader.num_workers, max(1, streams))
 
 
 def _next_seed(loader: Loader, own: OwnSettings, memory: LoaderMemory) -> int:
@@ -245,13 +224,13 @@ def _make_plan(
         ended = [number for number, each in enumerate(progress.streams) if each.ended]
         turns = StreamTurns(
             len(progress.streams),
-            max(1, _seats(loader, own, memory)),
+            max(1, _seats(loader, memory)),
             turn=progress.turn,
             ended=ended,
         )
         return turns, None, length_of(loader.dataset)
     # The function may seed each worker in its own way: then which one makes a batch counts.
-    seats = own.workers(loader) if loader.worker_init_fn is not None and loader.in_order else 0
+    seats = loader.num_workers if loader.worker_init_fn is not None and loader.in_order else 0
     planned = length_of(loader.sampler if loader.batch_size is not None else loader.dataset)
     tolerant = own.policy.tolerant or progress.donated
     if tolerant and loader.batch_size is not None and planned is not None:
@@ -290,7 +269,7 @@ def _make_job(loader: Loader, own: OwnSettings, memory: LoaderMemory, *, asks: b
     snapshot_every = own.snapshot_every if _is_stream(loader) else 1
     return Job(
         dataset=loader.dataset,
-        seats=_seats(loader, own, memory),
+        seats=_seats(loader, memory),
         stream=_is_stream(loader),
         streams=memory.streams,
         collate=loader.collate_fn,
@@ -302,7 +281,7 @@ def _make_job(loader: Loader, own: OwnSettings, memory: LoaderMemory, *, asks: b
         sample_errors=mode,
         # A program may have told `default_collate` what to do with None.
         none_is_error=mode != "raise" or (default and type(None) not in default_collate_fn_map),
-        own_randomness=loader.worker_init_fn is None or not own.workers(loader),
+        own_randomness=loader.worker_init_fn is None or not loader.num_workers,
         sample_timeout_s=own.supervision.sample_timeout,
         snapshot_every=snapshot_every if own.keeps_states else 0,
     )

@@ -11,7 +11,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -22,7 +22,6 @@ from torch.utils.data import (
     Sampler,
 )
 
-from penstock.automatic import WorkerCount, chooser_of, keep_chooser, make_chooser
 from penstock.beginning import (
     OwnSettings,
     begin_epoch,
@@ -67,10 +66,7 @@ class DataLoader(TorchDataLoader[T_co]):
         shuffle: whether the order is random, another one in each epoch.
         sampler: yields the index of each sample in turn.
         batch_sampler: yields the list of indices of each batch.
-        num_workers: worker processes; 0 makes the samples in the training process. `"auto"` begins
-            with one for each processor that this process may use, 16 at most, and goes on with
-            fewer, more or none where that is faster; the batches are the same. An iterable dataset
-            has one then. `statistics().chosen` says what it has come to, and why.
+        num_workers: worker processes; 0 makes the samples in the training process.
         collate_fn: makes a batch of a list of samples.
         pin_memory: whether batches are copied to page-locked memory, for transfers to a GPU.
         drop_last: whether an incomplete last batch is left out.
@@ -126,8 +122,6 @@ class DataLoader(TorchDataLoader[T_co]):
         ValueError: arguments that torch refuses, with its own text.
     """
 
-    # With "auto", those that the epoch has, or the next one will have.
-    num_workers = WorkerCount()
     # Whether Accelerate has made it of another, and might have given it another order since.
     _is_remade = False
     # Whether anybody could ask for a state: `penstock.takeover` has loaders that nobody knows of.
@@ -140,7 +134,7 @@ class DataLoader(TorchDataLoader[T_co]):
         shuffle: bool | None = None,
         sampler: Sampler[Any] | Iterable[Any] | None = None,
         batch_sampler: Sampler[list[Any]] | Iterable[list[Any]] | None = None,
-        num_workers: int | Literal["auto"] = 0,
+        num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
@@ -177,19 +171,8 @@ class DataLoader(TorchDataLoader[T_co]):
             worker_init_fn=worker_init_fn,
         )
         supervision = Supervision(max_restarts, sample_timeout, memory_budget)
-        count, chooser = num_workers, None
-        if isinstance(count, str):
-            needs = {"timeout": timeout, "sample_timeout": sample_timeout}
-            chooser = make_chooser(
-                dataset,
-                collate_fn,
-                needs_workers={**needs, "memory_budget": memory_budget},
-                init_fn=worker_init_fn,
-                stays=persistent_workers,
-            )
-            count = chooser.workers
-        supervision.check_workers("num_workers", count)
-        if count and isinstance(dataset, IterDataPipe):
+        supervision.check_workers("num_workers", num_workers)
+        if num_workers and isinstance(dataset, IterDataPipe):
             raise OptionError(
                 f"dataset={type(dataset).__name__}(…) is a DataPipe, which only torch's own loader "
                 "divides among its workers; give num_workers=0, or read it in an IterableDataset "
@@ -226,7 +209,7 @@ class DataLoader(TorchDataLoader[T_co]):
             shuffle,
             sampler,
             batch_sampler,
-            count,
+            num_workers,
             collate_fn,
             pin_memory,
             drop_last,
@@ -239,10 +222,8 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        if chooser is not None:
-            keep_chooser(self, chooser)
         self._remembered = make_memory(self, self._own)
-        if count and self.multiprocessing_context is not None:
+        if num_workers and self.multiprocessing_context is not None:
             # The fork server imports torch while the program goes on to build its model.
             warm_up(self.multiprocessing_context)
 
@@ -369,7 +350,6 @@ class DataLoader(TorchDataLoader[T_co]):
         state = {
             **attributes,
             "_workers": Workers(),
-            "_chooser": None,
             "_renewed": None,
             "_recorder": None,
             "_skipped": [],
@@ -392,8 +372,6 @@ class DataLoader(TorchDataLoader[T_co]):
         if not settings.keys() <= inspect.signature(DataLoader.__init__).parameters.keys():
             return None
         memory = self._memory()
-        if chooser_of(self) is not None:
-            settings["num_workers"] = "auto"
         if memory.has_loaded:
             warnings.warn(
                 "a state was loaded into this loader, and another loader is made of it, which "
@@ -428,7 +406,6 @@ class DataLoader(TorchDataLoader[T_co]):
             keeps_states=self._keeps_states,
             quarantine=self._quarantine,
             # An attribute set since is as good as an argument.
-            chooser=chooser_of(self),
             widens=self._chooses_prefetch and self.prefetch_factor == DEFAULT_PREFETCH,
             share_dataset=self.share_dataset,
         )

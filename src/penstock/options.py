@@ -24,8 +24,6 @@ UNKNOWN_LENGTH_FLOOR_SAMPLES = 1000
 DEFAULT_MAX_RESTARTS = 1000
 # What torch makes of `prefetch_factor=None` where there are workers.
 DEFAULT_PREFETCH = 2
-# What stands for a number of workers that the loader is to choose.
-AUTO = "auto"
 # Less holds no batch: it was meant as a number of megabytes, most likely.
 LEAST_MEMORY_BUDGET_BYTES = 1 << 20
 
@@ -188,27 +186,6 @@ def check_switch(name: str, value: object) -> bool:
     return value
 
 
-def check_worker_count(name: str, value: object, *, remedy: str) -> int | Literal["auto"]:
-    """Returns a number of workers, or "auto".
-
-    Args:
-        name: see `check_count`.
-        value: see `check_count`.
-        remedy: see `check_count`.
-
-    Raises:
-        OptionError: it is neither.
-    """
-    if isinstance(value, str):
-        if value == AUTO:
-            return "auto"
-        raise OptionError(
-            f'{name}={value!r}: the only text that is one is "auto", with which the loader '
-            f"chooses; or give an int; {remedy}"
-        )
-    return check_count(name, value, least=0, remedy=f'{remedy} ("auto" has it chosen)')
-
-
 def check_dataset(dataset: object) -> None:
     """Refuses what has no samples, or only seems to have some.
 
@@ -265,9 +242,10 @@ def check_arguments(
             raise OptionError(
                 f"{name}={value!r} cannot be iterated; give a Sampler or any iterable of indices"
             )
-    workers = check_worker_count(
+    workers = check_count(
         "num_workers",
         num_workers,
+        least=0,
         remedy="num_workers option should be non-negative; use num_workers=0 to disable "
         "multiprocessing.",
     )

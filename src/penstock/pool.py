@@ -12,12 +12,14 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from penstock.automatic import make_chooser
-from penstock.engines.chooser import Chooser
 from penstock.engines.failure import Failure, describe, to_raise
+from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
-from penstock.engines.launch import named_context
+from penstock.engines.launch import forks, named_context
 from penstock.engines.naming import explain_index_error, name_source, none_error
+from penstock.engines.process import ProcessEngine
+from penstock.engines.protocol import Engine
+from penstock.engines.shared_lists import SharedLists
 from penstock.epoch import EpochRun, EpochSettings
 from penstock.errors import OptionError, SampleError
 from penstock.observe import Progress, ProgressLines, Statistics, StatisticsRecorder
@@ -29,11 +31,9 @@ from penstock.options import (
     check_count,
     check_dataset,
     check_switch,
-    check_worker_count,
     is_slip,
 )
 from penstock.plan import Chunks
-from penstock.workers import start_engine, watch_epoch
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Sample(NamedTuple, Generic[T]):
 
 def iterate(
     dataset: Any,
-    workers: int | Literal["auto"] = 4,
+    workers: int = 4,
     order: Literal["plan", "completed"] = "plan",
     on_error: OnError = "raise",
     max_skipped: int | float | None = 0.01,
@@ -83,8 +83,7 @@ def iterate(
 
     Args:
         dataset: map-style: it has `__getitem__` and `__len__`.
-        workers: worker processes; 0 makes the samples in this process; `"auto"` begins with one for
-            each processor that this process may use, and goes on without where that is faster.
+        workers: worker processes; 0 makes the samples in this process.
         order: `"plan"`: by index; `"completed"`: as they are made.
         on_error: what to do about a sample that cannot be made: `"raise"`, `"skip"`, or a function
             that gets a `SampleError` and returns `"skip"`, `"raise"` or a value to use instead.
@@ -121,21 +120,16 @@ def iterate(
         )
     if order not in ("plan", "completed"):
         raise OptionError(f"order={order!r}: give 'plan' (by index) or 'completed' (as made)")
-    given = check_worker_count("workers", workers, remedy="0 makes the samples in this process")
-    chooser = None
-    if isinstance(given, str):
-        needs = {"sample_timeout": sample_timeout, "memory_budget": memory_budget}
-        chooser = make_chooser(dataset, needs_workers=needs)
-        given = chooser.begin_epoch()
+    workers = check_count("workers", workers, least=0, remedy="0 makes the samples in this process")
     seed = check_count("seed", seed, least=0, remedy="give a seed of 0 or more")
     policy = ErrorPolicy(_with_index(on_error), max_skipped)
     supervision = Supervision(max_restarts, sample_timeout, memory_budget)
-    supervision.check_workers("workers", given)
+    supervision.check_workers("workers", workers)
     check_switch("share_dataset", share_dataset)
     context = named_context(multiprocessing_context)
     return SampleIterator(
         _Indexed(dataset, catching=not policy.tolerant),
-        given,
+        workers,
         order == "plan",
         policy,
         supervision,
@@ -143,7 +137,6 @@ def iterate(
         seed,
         context,
         share_dataset,
-        chooser,
     )
 
 
@@ -161,7 +154,6 @@ class SampleIterator(Iterator[Sample[Any]]):
         seed: int,
         context: BaseContext | None,
         share_dataset: bool,
-        chooser: Chooser | None,
     ) -> None:
         began = time.perf_counter()
         self._length = len(dataset)
@@ -173,13 +165,18 @@ class SampleIterator(Iterator[Sample[Any]]):
             none_is_error=False,
             sample_timeout_s=supervision.sample_timeout,
         )
-        options = {
-            "context": context,
-            "seed": seed,
-            "memory_budget": supervision.memory_budget,
-            "share_dataset": share_dataset,
-        }
-        engine, release = start_engine(job, workers, chooser, options)
+        engine: Engine
+        if workers:
+            engine = ProcessEngine(
+                job,
+                context=context,
+                seed=seed,
+                memory_budget=supervision.memory_budget,
+                lists=SharedLists(job, forks=forks(context)) if share_dataset else None,
+            )
+            engine.start()
+        else:
+            engine = InlineEngine(job)
         size = _LeaseSize()
         settings = EpochSettings(
             seed=seed,
@@ -192,12 +189,11 @@ class SampleIterator(Iterator[Sample[Any]]):
         plan = Chunks(self._length, size)
         try:
             self._run = EpochRun(
-                engine, plan, settings, workers=workers, release=release, began=began
+                engine, plan, settings, workers=workers, release=engine.close, began=began
             )
         except BaseException:
-            release()
+            engine.close()
             raise
-        watch_epoch(chooser, engine, self._run.recorder)
         size.recorder = self._run.recorder
         self._arrived: deque[tuple[int, Any]] = deque()
         self._progress = ProgressLines(_to_stderr) if progress else None

@@ -88,19 +88,11 @@ def test_a_folder_that_does_not_exist_is_a_bad_argument(tmp_path: Path) -> None:
     assert "read" not in done.stdout
 
 
-def test_a_number_of_workers_may_be_found_out(album: Album) -> None:
-    done = program.run("iterate", album.folder, "--workers", "auto", "--on-error", "skip")
-    assert done.returncode == 0
-    assert "as many workers as are best" in done.stdout
-    assert f"{album.good} in 1 batch" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ((), "SOURCE"),
         (("photos", "--workers", "-1"), "--workers"),
-        (("photos", "--workers", "some"), "nor auto"),
         (("photos", "--batch-size", "many"), "--batch-size"),
         (("photos", "--order", "sideways"), "--order"),
         (("photos", "--max-skipped", "3"), "--on-error skip"),

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.utils.data
-from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from penstock.engines import sharing
-from penstock.engines.sharing import is_reachable, names_worker
+from penstock.engines.sharing import is_reachable
 
 SHARED = multiprocessing.Value("i", 0)
 
@@ -117,50 +116,3 @@ def test_little_has_to_be_looked_at():
         patched.setattr(sharing, "_MOST_OBJECTS", 50)
         assert not is_reachable(Holder([Path("a"), re.compile("b"), logging.getLogger()]))
         assert not is_reachable(default_collate)
-
-
-def who():
-    return get_worker_info()
-
-
-class Asks(Dataset):
-    def __getitem__(self, index):
-        return torch.utils.data.get_worker_info().id
-
-
-class AsksAnother(Dataset):
-    def __getitem__(self, index):
-        return [who() for _ in range(index)]
-
-
-class AsksNobody(Dataset):
-    def __getitem__(self, index):
-        return index
-
-
-@pytest.mark.parametrize(
-    "things",
-    [
-        (Asks(),),
-        (AsksAnother(),),
-        (Subset(Asks(), [0]),),
-        (AsksNobody(), who),
-        (AsksNobody(), partial(collate_with, who)),
-        (AsksNobody(), lambda samples: who()),
-    ],
-)
-def test_who_asks_for_the_worker_is_found(things):
-    assert names_worker(*things)
-
-
-@pytest.mark.parametrize(
-    "things",
-    [
-        (AsksNobody(), None),
-        (AsksNobody(), default_collate),
-        (TensorDataset(torch.ones(3)), collate_with),
-        ([{"number": n} for n in range(3 * sharing._MOST_OBJECTS)],),
-    ],
-)
-def test_who_does_not_ask_is_not(things):
-    assert not names_worker(*things)

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from penstock import DataLoader
 from penstock.integrations import accelerate
-from tests.support.choices import WORKERS, Choices
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -279,22 +278,3 @@ def test_that_of_a_derived_class_is_asked() -> None:
         assert made.handle == "closed"
         assert made.state_dict()["epoch"] == 1
         assert numbers(made) == numbers(loader)
-
-
-def test_workers_that_are_found_out_are_found_out_again(
-    imported: Imported, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    choices = Choices(monkeypatch)
-    choices.alone_from(0)
-    loader: DataLoader[Any] = DataLoader(
-        range(200), 4, shuffle=True, num_workers="auto", persistent_workers=True, **OPTIONS
-    )
-    expected = [numbers(loader), numbers(loader)]
-    assert loader.num_workers == 0
-    prepared = imported().prepare(loader)
-    assert vars(prepared.base_dataloader)["num_workers"] == "auto"
-    assert prepared.num_workers == WORKERS
-    loader.set_epoch(0)
-    prepared.base_dataloader.set_epoch(0)
-    assert [numbers(prepared), numbers(prepared)] == expected
-    assert prepared.num_workers == 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import os
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import penstock
 from penstock.cli.request import OnErrorChoice, Order, Request, StartMethod
-from penstock.engines.processors import usable_processors
 from penstock.errors import OptionError
 from penstock.options import ErrorPolicy
 
@@ -65,11 +65,12 @@ def iterate(
         ),
     ],
     workers: Annotated[
-        str | None,
+        int | None,
         typer.Option(
-            metavar="N|auto",
+            min=0,
+            metavar="N",
             show_default="one for each core",
-            help="Worker processes; 0 reads in this one, auto finds out how many are best.",
+            help="Worker processes; 0 reads in this one.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Samples in a batch.")] = 32,
@@ -118,7 +119,7 @@ def iterate(
     """
     request = Request(
         source=source,
-        workers=usable_processors() if workers is None else _workers(workers),
+        workers=_cores() if workers is None else workers,
         batch_size=batch_size,
         size=size,
         on_error=on_error.value,
@@ -173,19 +174,11 @@ def run(
     raise Handover(Program(program, tuple(arguments or ()), module, summary=not no_summary))
 
 
-def _workers(text: str) -> int | Literal["auto"]:
-    """The value of --workers.
-
-    Raises:
-        typer.BadParameter: it is no number of workers.
-    """
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal():
-        raise typer.BadParameter(
-            f"{text!r} is neither a whole number of 0 or more nor auto", param_hint="'--workers'"
-        )
-    return int(text)
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _limit(text: str | None, on_error: OnErrorChoice) -> int | float | None:

@@ -37,7 +37,7 @@ class Request:
 
     Attributes:
         source: a folder, a glob, or one picture.
-        workers: worker processes; 0 makes the samples in the main process, "auto" has it chosen.
+        workers: worker processes; 0 makes the samples in the main process.
         batch_size: samples a batch.
         size: height and width of a sample in pixels.
         on_error: whether a picture that cannot be read stops the run.
@@ -52,7 +52,7 @@ class Request:
     """
 
     source: str
-    workers: int | Literal["auto"]
+    workers: int
     batch_size: int
     size: int
     on_error: Literal["raise", "skip"]
@@ -68,13 +68,9 @@ class Request:
     @property
     def headline(self) -> str:
         """The request in one line, as far as it shapes the run."""
-        if isinstance(self.workers, str):
-            workers = "as many workers as are best"
-        else:
-            workers = counted(self.workers, "worker") if self.workers else "no workers"
         parts = [
             printable(self.source),
-            workers,
+            counted(self.workers, "worker") if self.workers else "no workers",
             f"batches of {self.batch_size:,}",
             f"{self.size}×{self.size}",
         ]

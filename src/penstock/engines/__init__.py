@@ -13,10 +13,6 @@ naming.py       what a sample is called in a message
 
 inline.py       leases in the training process itself
 process.py      leases in worker processes: the parent's side
-choosing.py     leases in workers as long as they pay, then in the training process
-looks.py        whether it would be faster without workers
-chooser.py      how many workers there are, from epoch to epoch
-processors.py   how many there could be
 starter.py      starts the workers
 early.py        the next epoch, begun in workers that have nothing to do
 seat.py         a worker's place: the process in it, its pipes, and its end

@@ -128,22 +128,6 @@ def revive(failure: Failure) -> BaseException:
     return RuntimeError(f"{failure.type_name}: {failure.message}")
 
 
-def forget_frames(failures: Iterable[Failure]) -> None:
-    """Takes their tracebacks from exceptions that were raised here, which keep them as text.
-
-    A frame holds all those that it was called from, and with them the epoch: whoever keeps the
-    error, as a loader does, would keep that and its workers.
-    """
-    waiting = [failure.live for failure in failures]
-    seen: set[int] = set()
-    while waiting:
-        error = waiting.pop()
-        if error is not None and id(error) not in seen:
-            seen.add(id(error))
-            error.__traceback__ = None
-            waiting += [error.__cause__, error.__context__]
-
-
 def sample_error(failure: Failure) -> SampleError:
     """The record of a bad sample."""
     return SampleError(

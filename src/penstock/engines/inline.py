@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.engines.failure import end_or_raise, forget_frames, placed
+from penstock.engines.failure import end_or_raise, placed
 from penstock.engines.fetch import Fetcher
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
@@ -48,14 +48,11 @@ class InlineEngine:
     Args:
         job: what is to be done.
         seed: torch's base seed, for streams that were a worker's.
-        keeps_frames: whether exceptions of bad samples keep their tracebacks, by which whoever has
-            one keeps the epoch.
     """
 
     seats = 1
 
-    def __init__(self, job: Job, *, seed: int = 0, keeps_frames: bool = True) -> None:
-        self._keeps_frames = keeps_frames
+    def __init__(self, job: Job, *, seed: int = 0) -> None:
         self._streams = StreamHost(job, None, seed) if job.stream else None
         self._fetcher: Fetcher | StreamHost = self._streams or Fetcher(job, None)
         self._orders: deque[tuple[Lease, Mapping[int, Fill] | None]] = deque()
@@ -98,17 +95,6 @@ class InlineEngine:
         self._orders = deque(kept)
         self._fetcher.forget(lease.batch)
 
-    @property
-    def has_orders(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self._orders)
-
-    def give_back(self) -> list[Lease]:
-        """Gives up the leases that were not begun; returns them, in their order."""
-        left = [lease for lease, fills in self._orders if fills is None]
-        self._orders = deque(order for order in self._orders if order[1] is not None)
-        return left
-
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`; the work is done here."""
         if not self._orders:
@@ -123,11 +109,6 @@ class InlineEngine:
         busy_s = time.perf_counter() - began
         pulled = 0 if self._streams is None else self._streams.pulled(stream_of(lease.indices))
         where = (lease.seat, lease.batch, lease.attempt, busy_s, pulled)
-        if not self._keeps_frames:
-            if isinstance(outcome, (Made, Held)):
-                forget_frames(outcome.failures)
-            elif isinstance(outcome, Broken):
-                forget_frames([outcome.failure])
         if isinstance(outcome, Made):
             return [Done(*where, _LocalResult(outcome))]
         if isinstance(outcome, Held):

@@ -22,7 +22,7 @@ from penstock.engines.death import Coroner
 from penstock.engines.early import EarlyEpoch, first_leases
 from penstock.engines.hearing import Hearing, fault_of
 from penstock.engines.job import Job
-from penstock.engines.launch import forks, start_errors
+from penstock.engines.launch import start_errors
 from penstock.engines.outbox import Outbox
 from penstock.engines.oversight import Oversight
 from penstock.engines.protocol import (
@@ -60,7 +60,7 @@ class ProcessEngine:
         context: the start method, or None to choose one.
         seed: torch's base seed, from which workers seed their generators.
         memory_budget: bytes that batches may take; None: what the machine has left.
-        share_dataset: whether workers have large lists of the dataset together.
+        lists: lists in the dataset that workers share; None: each has its own.
         portable: whether to do without Linux's memfd.
 
     Raises:
@@ -69,7 +69,6 @@ class ProcessEngine:
     Attributes:
         arena: where workers put their batches.
         crew: what ends them without this engine.
-        shared_lists: those of the dataset that workers have together.
     """
 
     def __init__(
@@ -79,12 +78,10 @@ class ProcessEngine:
         context: BaseContext | None = None,
         seed: int = 0,
         memory_budget: int | None = None,
-        share_dataset: bool = False,
+        lists: SharedLists | None = None,
         portable: bool = False,
     ) -> None:
         self._job = job
-        lists = SharedLists(job, forks=forks(context)) if share_dataset else None
-        self.shared_lists = [] if lists is None else lists.found
         with start_errors("the workers"):
             self.arena = Arena(
                 most_lent=HELD_SLOTS,

@@ -24,9 +24,6 @@ from penstock.plan import sample_seed
 
 # Five 32-bit words of a generator's memory.
 _Words = ctypes.c_char * 20
-# Whether a number is kept, and the number: a flag and a double.
-_NORMAL = struct.Struct("@id")
-_Kept = ctypes.c_char * _NORMAL.size
 
 
 class _Generator(Protocol):
@@ -63,10 +60,8 @@ class _NumPy:
     """The functions of `numpy.random`."""
 
     def __init__(self) -> None:
+        self._address = 0
         self._bit_generator: Any = None
-        # Where the end of its state is, and the kept number; None: it is not known.
-        self._words: Any = None
-        self._normal: Any = None
 
     def seed(self, seed: int) -> None:
         # 32 bits take a sixth of the time that an array of two words takes.
@@ -76,16 +71,14 @@ class _NumPy:
         bit_generator = np.random.mtrand._rand._bit_generator
         if bit_generator is not self._bit_generator:
             self._bit_generator = bit_generator
-            self._words = None
-            if isinstance(bit_generator, np.random.MT19937) and _normal_at is not None:
-                # `struct {uint32 key[624]; int pos;}`, which NumPy hands out for use through
-                # ctypes. The position alone would not do: it comes round to the same value.
-                address = bit_generator.ctypes.state_address
-                self._words = _Words.from_address(address + 4 * 620)
-                self._normal = _Kept.from_address(id(np.random.mtrand._rand) + _normal_at)
-        if self._words is None:
+            known = isinstance(bit_generator, np.random.MT19937)
+            self._address = bit_generator.ctypes.state_address if known else 0
+        if not self._address or _normal_at is None:
             return repr(np.random.get_state(legacy=False))
-        return self._words.raw, self._normal.raw
+        # `struct {uint32 key[624]; int pos;}`, which NumPy hands out for use through ctypes. The
+        # position alone would not do: it comes round to the same value.
+        words = ctypes.string_at(self._address + 4 * 620, 4 * 5)
+        return words, ctypes.string_at(id(np.random.mtrand._rand) + _normal_at, _NORMAL.size)
 
     def save(self) -> Any:
         return np.random.get_state(legacy=False)
@@ -135,13 +128,15 @@ def _choose_python_mark() -> Callable[[], object]:
             and look(generator) != saved
         ):
             shared: Any = random._inst
-            end = _Words.from_address(id(shared) + offset)
+            address = id(shared) + offset
             # `gauss` makes two numbers and keeps one, which is then had without a draw.
-            return lambda: (end.raw, shared.gauss_next)
+            return lambda: (ctypes.string_at(address, 4 * 5), shared.gauss_next)
     return random.getstate
 
 
 _python_mark = _choose_python_mark()
+
+_NORMAL = struct.Struct("@id")  # whether one is kept, and the number
 
 
 def _find_numpy_normal() -> int | None:
@@ -221,7 +216,6 @@ class SampleRandomness:
         self._fresh: list[object] = []
         self._before: list[object] = []
         self._saved: list[tuple[_Generator, object, Any]] = []
-        self._marks: list[object] = []
         self._moving = False
         self._epoch_seed = 0
 
@@ -293,19 +287,15 @@ class SampleRandomness:
     def _save(self) -> None:
         # All of them, since one thought unused may turn out otherwise. A whole state costs up to
         # 47 µs, so the last one is kept as long as the program itself draws nothing.
-        generators = (*self._used, *self._unused)
-        marks = [generator.mark() for generator in generators]
-        self._moving = True
-        if marks == self._marks and len(marks) == len(self._saved):
-            return
-        self._marks = marks
         known = {generator: (mark, state) for generator, mark, state in self._saved}
         self._saved = []
-        for generator, mark in zip(generators, marks, strict=True):
+        for generator in (*self._used, *self._unused):
+            mark = generator.mark()
             old_mark, state = known.get(generator, (None, None))
             if mark != old_mark:
                 state = generator.save()
             self._saved.append((generator, mark, state))
+        self._moving = True
 
     def _note_moves(self) -> None:
         for number, fresh in enumerate(self._fresh):

@@ -1,4 +1,4 @@
-"""Whether a program can reach into what its workers make samples of, and they ask who they are.
+"""Whether a program can reach into what its workers make samples of.
 
 A worker has a copy of the dataset, and what the program does to its own is not seen there, but for
 memory and objects that processes share: a tensor in shared memory, a `multiprocessing.Value`. A
@@ -11,7 +11,7 @@ import ctypes
 import mmap
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from logging import Logger
@@ -42,7 +42,6 @@ _PLAIN = (str, bytes, bytearray, int, float, complex, type(None), range, ModuleT
 # larger nobody knows.
 _MOST_ENTRIES = 64
 _MOST_OBJECTS = 2_000
-_TOO_MUCH = object()
 
 
 def is_reachable(*things: object) -> bool:
@@ -54,27 +53,6 @@ def is_reachable(*things: object) -> bool:
     Args:
         things: what workers have copies of: a dataset, a collate function.
     """
-    return any(thing is _TOO_MUCH or _is_shared(thing) for thing in _look_through(things))
-
-
-def names_worker(*things: object) -> bool:
-    """Whether something in these asks, by `get_worker_info`, which worker it is in.
-
-    It is looked for as `is_reachable` looks; of what there is too much of, the beginning.
-
-    Args:
-        things: see `is_reachable`.
-    """
-    return any(
-        isinstance(thing, FunctionType)
-        and _is_read(thing)
-        and "get_worker_info" in _names_in(thing.__code__)
-        for thing in _look_through(things)
-    )
-
-
-def _look_through(things: Iterable[object]) -> Iterator[object]:
-    """All that is found in these, and at last `_TOO_MUCH` if that is not all there is."""
     waiting: deque[object] = deque(things)
     # With the objects themselves: the number of one that is gone could become another's.
     seen: dict[int, object] = {}
@@ -83,10 +61,10 @@ def _look_through(things: Iterable[object]) -> Iterator[object]:
         if isinstance(thing, _PLAIN) or id(thing) in seen:
             continue
         seen[id(thing)] = thing
-        yield thing
+        if _is_shared(thing):
+            return True
         waiting.extend(_parts(thing))
-    if waiting:
-        yield _TOO_MUCH
+    return bool(waiting)
 
 
 def _is_shared(thing: Any) -> bool:

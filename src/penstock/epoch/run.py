@@ -160,7 +160,6 @@ class EpochRun(Iterator[Any]):
             bad_samples=self._bad_samples if settings.policy.tolerant else None,
             progress=self.progress,
             recorder=self.recorder,
-            lends_ahead=workers > 0,
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(
@@ -335,10 +334,7 @@ class EpochRun(Iterator[Any]):
                 self._turn(0.0, in_hand=True)
             return delivery
         while not scheduler.finished:
-            if self._fetches_ahead:
-                self._wheel.note_wait()
-            else:
-                self._wheel.give_work()
+            self._wheel.note_wait()
             self._turn(self.left_s(began))
             delivery = scheduler.pop()
             if delivery is not None:

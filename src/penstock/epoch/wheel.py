@@ -70,7 +70,6 @@ class Wheel:
         bad_samples: decides on them; None: nobody is asked, each is an error.
         progress: is told that the epoch has started.
         recorder: counts and times.
-        lends_ahead: whether a turn has new batches lent, before the loop asks for one.
     """
 
     def __init__(
@@ -87,7 +86,6 @@ class Wheel:
         bad_samples: BadSamples | None,
         progress: Progress,
         recorder: StatisticsRecorder,
-        lends_ahead: bool = True,
     ) -> None:
         self._engine = engine
         self._plan = plan
@@ -100,7 +98,6 @@ class Wheel:
         self._bad_samples = bad_samples
         self._progress = progress
         self._recorder = recorder
-        self._lends_ahead = lends_ahead
         self._in_hand = False
         # When the loop began to wait beside workers that have nothing to do, and how long it has.
         self._starving_since = 0.0
@@ -128,10 +125,7 @@ class Wheel:
                 self._handle(events.popleft())
             if self._bad_samples is not None:
                 self._bad_samples.decide_all(self._scheduler)
-            if self._lends_ahead:
-                self.give_work()
-            else:
-                self._carry_out()
+            self.give_work()
         except BaseException:
             # What was heard and not dealt with has slots.
             for event in events:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 from penstock.certificate import DeathCertificate
-from penstock.observe.choice import Choice
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,7 @@ class Statistics:
         batches: batches handed over.
         samples: samples in them, as far as their number is known.
         skipped: samples left out.
-        workers: worker processes (0: none, the training process does the work); with
-            `num_workers="auto"` those that there are now.
+        workers: worker processes (0: none, the training process does the work).
         restarts: workers that died and were replaced.
         deaths: what is known of each worker that died, in that order.
         elapsed_s: seconds from `iter()` to now, or to the end of the epoch.
@@ -26,8 +24,6 @@ class Statistics:
         waited_s: seconds that the training loop spent in `next()`. Where several loaders
             are waited for at once, that wait belongs to none of them.
         busy_s: seconds that all workers together worked on batches that arrived.
-        chosen: how many workers `num_workers="auto"` has come to, and why; None where a number was
-            given.
     """
 
     batches: int = 0
@@ -40,7 +36,6 @@ class Statistics:
     waited_s: float = 0.0
     busy_s: float = 0.0
     deaths: tuple[DeathCertificate, ...] = ()
-    chosen: Choice | None = None
 
     @property
     def samples_per_s(self) -> float:
@@ -65,10 +60,6 @@ class StatisticsRecorder:
     Args:
         workers: worker processes.
         began: `time.perf_counter()` when the epoch was asked for.
-
-    Attributes:
-        first_wait_s: seconds that the loop waited for the first batch; None before it.
-        chosen: see `Statistics`.
     """
 
     def __init__(self, workers: int, began: float) -> None:
@@ -79,8 +70,6 @@ class StatisticsRecorder:
         self.waited_s = 0.0
         self.busy_s = 0.0
         self.deaths: list[DeathCertificate] = []
-        self.chosen: Choice | None = None
-        self.first_wait_s: float | None = None
         self._began = began
         self._first: float | None = None
         self._ended: float | None = None
@@ -98,7 +87,6 @@ class StatisticsRecorder:
         self.waited_s += now - wait_began
         if self._first is None:
             self._first = now
-            self.first_wait_s = now - wait_began
 
     def ended(self) -> None:
         """The epoch is over: its clock stops."""
@@ -119,5 +107,4 @@ class StatisticsRecorder:
             waited_s=self.waited_s,
             busy_s=self.busy_s,
             deaths=tuple(self.deaths),
-            chosen=self.chosen,
         )
