@@ -216,6 +216,7 @@ class SampleRandomness:
         self._fresh: list[object] = []
         self._before: list[object] = []
         self._saved: list[tuple[_Generator, object, Any]] = []
+        self._marks: list[object] = []
         self._moving = False
         self._epoch_seed = 0
 
@@ -287,15 +288,19 @@ class SampleRandomness:
     def _save(self) -> None:
         # All of them, since one thought unused may turn out otherwise. A whole state costs up to
         # 47 µs, so the last one is kept as long as the program itself draws nothing.
+        generators = (*self._used, *self._unused)
+        marks = [generator.mark() for generator in generators]
+        self._moving = True
+        if marks == self._marks and len(marks) == len(self._saved):
+            return
+        self._marks = marks
         known = {generator: (mark, state) for generator, mark, state in self._saved}
         self._saved = []
-        for generator in (*self._used, *self._unused):
-            mark = generator.mark()
+        for generator, mark in zip(generators, marks, strict=True):
             old_mark, state = known.get(generator, (None, None))
             if mark != old_mark:
                 state = generator.save()
             self._saved.append((generator, mark, state))
-        self._moving = True
 
     def _note_moves(self) -> None:
         for number, fresh in enumerate(self._fresh):

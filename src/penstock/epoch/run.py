@@ -333,6 +333,8 @@ class EpochRun(Iterator[Any]):
                 # Deaths and questions are dealt with while there is something to go on with.
                 self._turn(0.0, in_hand=True)
             return delivery
+        if not self._fetches_ahead:
+            self._wheel.give_work()
         while not scheduler.finished:
             self._wheel.note_wait()
             self._turn(self.left_s(began))
