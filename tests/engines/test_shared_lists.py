@@ -334,3 +334,42 @@ def test_under_fork_only_what_is_worth_the_wait_is_packed(monkeypatch):
     assert not SharedLists(job, forks=True).found
     monkeypatch.setattr("penstock.engines.shared_lists.LEAST_FORKED_BYTES", LEAST_BYTES)
     assert SharedLists(job, forks=True).found
+
+
+# What is not worth it, or cannot be had.
+
+
+def test_large_items_stay_where_they_are_under_fork(monkeypatch):
+    monkeypatch.setattr(shared_lists, "LEAST_FORKED_BYTES", LEAST_BYTES)
+    job = job_of(Dataset(pictures=[bytes([n]) * 20_000 for n in range(200)]))
+    assert SharedLists(job, forks=False).found
+    assert not SharedLists(job, forks=True).found
+
+
+def test_a_text_that_is_there_many_times_is_not_packed_as_often():
+    texts = ["x" * 20_000, "y" * 20_000] * 100
+    assert not SharedLists(job_of(Dataset(texts=texts)), forks=False).found
+    # Small ones are: each takes less than the pointer to it does in the list, or little more.
+    labels = ["cat", "dog"] * 150_000
+    assert SharedLists(job_of(Dataset(labels=labels)), forks=False).found
+
+
+def test_without_memory_for_a_copy_each_worker_has_its_own(monkeypatch, caplog):
+    monkeypatch.setattr(shared_lists, "available_bytes", lambda: 1 << 20)
+    assert not SharedLists(job_of(Dataset(paths=many())), forks=False).found
+    assert "is not shared with workers" in caplog.text
+
+
+def test_a_list_that_changes_while_it_is_packed_is_what_it_was_before(monkeypatch):
+    paths = many()
+    pack = shared_lists.pack
+
+    def pack_and_change(items, file):
+        packed = pack(items, file)
+        paths[0] = "changed"
+        return packed
+
+    monkeypatch.setattr(shared_lists, "pack", pack_and_change)
+    (found,) = SharedLists(job_of(Dataset(paths=paths)), forks=False).found
+    assert found.shared()[0] == many()[0]
+    assert not found.is_unchanged()

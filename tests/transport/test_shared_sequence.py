@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import penstock
 from penstock import SharedSequence
 from penstock.engines.sharing import is_reachable
+from penstock.errors import SerializationError
 
 ANYTHING = st.lists(
     st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers()), max_size=20
@@ -121,3 +122,8 @@ def test_it_travels_to_any_process_that_is_started_with_it(start_method):
     process.join()
     process.close()
     answers.close()
+
+
+def test_an_item_that_cannot_be_pickled_is_named():
+    with pytest.raises(SerializationError, match=r"items\[1\]"):
+        SharedSequence([1.5j, threading.Lock()])

@@ -27,8 +27,8 @@ def name_source(dataset: Any, index: object, error: BaseException | None = None)
             return str(dataset.describe(index))  # type: ignore[arg-type]
     except Exception as failed:
         # The sample is at fault already; that it cannot be named either must not hide that.
-        return f"{type(dataset).__name__}[{index!r}], describe() raised {failed!r}"
-    return _file_of(error) or f"{type(dataset).__name__}[{index!r}]"
+        return f"{dataset.__class__.__name__}[{index!r}], describe() raised {failed!r}"
+    return _file_of(error) or f"{dataset.__class__.__name__}[{index!r}]"
 
 
 def name_current(iterator: object, dataset: Any, index: int, error: BaseException) -> str:
@@ -40,7 +40,7 @@ def name_current(iterator: object, dataset: Any, index: int, error: BaseExceptio
         index: the sample's number in it.
         error: what it raised.
     """
-    name = f"{type(dataset).__name__}, sample {index} of its stream"
+    name = f"{dataset.__class__.__name__}, sample {index} of its stream"
     try:
         if isinstance(iterator, DescribesCurrent):
             return str(iterator.describe())
@@ -72,7 +72,7 @@ def explain_index_error(error: Exception, dataset: Any, index: object) -> Except
         number, length = operator.index(index), len(dataset)  # type: ignore[arg-type]
     except Exception:
         return error
-    name = type(dataset).__name__
+    name = dataset.__class__.__name__
     if -length <= number < length:
         if type(error) is not IndexError:
             return error

@@ -17,7 +17,9 @@ while the dataset is pickled.
 
 from __future__ import annotations
 
+import errno
 import logging
+import mmap
 import operator
 import weakref
 from collections import deque
@@ -30,6 +32,8 @@ import numpy as np
 import torch
 
 from penstock.engines.job import Job
+from penstock.transport.budget import RESERVE_BYTES
+from penstock.transport.memory import available_bytes
 from penstock.transport.packing import Packed, pack, packed_bytes
 from penstock.transport.shared_file import SharedFile
 from penstock.transport.shared_list import SharedList
@@ -41,6 +45,8 @@ LEAST_BYTES = 1 << 20
 # Under fork nothing else has to travel to workers: packing a list is all that a batch waits for,
 # 44 ms for a million paths. From some millions on the memory is worth that.
 LEAST_FORKED_BYTES = 1 << 27
+# Items from this size on are looked at one by one, whether they are the same.
+_LARGE_ITEM_BYTES = 256
 # Looking ends behind so many objects, 10 ms: what is large lies in few.
 _MOST_OBJECTS = 10_000
 # What holds more than that is no structure, it is data.
@@ -59,14 +65,15 @@ class FoundList:
         items: the program's list.
         file: where its copy is.
         packed: where in it.
+        then: what was packed: the very objects, which keeps them from being others at the same
+            address later.
     """
 
-    def __init__(self, items: list[Any], file: SharedFile, packed: Packed) -> None:
+    def __init__(self, items: list[Any], file: SharedFile, packed: Packed, then: list[Any]) -> None:
         self.items = items
         self.file = file
         self.packed = packed
-        # The very objects, which keeps them from being others at the same address later.
-        self._then = items.copy()
+        self._then = then
 
     def is_unchanged(self) -> bool:
         """Whether the list holds what was packed."""
@@ -112,12 +119,11 @@ class SharedLists:
 
     def __init__(self, job: Job, *, forks: bool) -> None:
         self._job = job
-        least = LEAST_FORKED_BYTES if forks else LEAST_BYTES
         self._spots: list[tuple[_Spot, FoundList]] = []
         self._by_number: dict[int, FoundList] = {}
         refused: dict[int, list[Any]] = {}
         file: SharedFile | None = None
-        for spot, items in large_lists(_Entry(job.__dict__, "dataset"), least):
+        for spot, items in large_lists(_Entry(job.__dict__, "dataset"), forks=forks):
             number = id(items)
             if number in refused:
                 continue
@@ -127,6 +133,7 @@ class SharedLists:
                     found = None
                     try:
                         file = file or SharedFile()
+                        _check_memory(items)
                         found = _packed_into(file, items)
                     except OSError as error:
                         _log.warning(
@@ -169,8 +176,30 @@ class SharedLists:
 
 
 def _packed_into(file: SharedFile, items: list[Any]) -> FoundList | None:
-    packed = pack(items, file)
-    return None if packed is None else FoundList(items, file, packed)
+    # Another thread may change the list meanwhile.
+    then = items.copy()
+    packed = pack(then, file)
+    return None if packed is None else FoundList(items, file, packed, then)
+
+
+def _check_memory(items: list[Any]) -> None:
+    """An `OSError` where there is no memory for the copy: writing to it would end the program."""
+    needed, left = packed_bytes(items), available_bytes() - RESERVE_BYTES
+    if needed > left:
+        raise OSError(errno.ENOMEM, f"it takes {needed:,} bytes, and {max(0, left):,} are left")
+
+
+def _is_worth_it(items: list[Any], *, forks: bool) -> bool:
+    """Whether sharing a list is likely to take less memory than leaving it to each worker."""
+    size = packed_bytes(items)
+    if size < (LEAST_FORKED_BYTES if forks else LEAST_BYTES):
+        return False
+    mean = size // len(items)
+    if forks and mean > mmap.PAGESIZE:
+        # A worker that reads such an item writes to the page of its count, and to no other.
+        return False
+    # A text that is there many times has been packed as often.
+    return mean < _LARGE_ITEM_BYTES or 2 * len(set(map(id, items))) > len(items)
 
 
 # Looking.
@@ -252,7 +281,7 @@ class _Slot:
         self._member.__set__(self._holder, thing)
 
 
-def large_lists(root: _Spot, least_bytes: int) -> Iterator[tuple[_Spot, list[Any]]]:
+def large_lists(root: _Spot, *, forks: bool) -> Iterator[tuple[_Spot, list[Any]]]:
     """Lists that look as if they were worth sharing, each as often as something holds it."""
     waiting = deque([root])
     # With the objects themselves, whose numbers could become others'.
@@ -265,7 +294,7 @@ def large_lists(root: _Spot, least_bytes: int) -> Iterator[tuple[_Spot, list[Any
         if issubclass(type(thing), _NOT_LOOKED_INTO) or id(thing) in seen:
             continue
         budget -= 1
-        if type(thing) is list and packed_bytes(thing) >= least_bytes:
+        if type(thing) is list and _is_worth_it(thing, forks=forks):
             yield spot, thing
             continue
         if not issubclass(type(thing), tuple):
@@ -277,7 +306,7 @@ def large_lists(root: _Spot, least_bytes: int) -> Iterator[tuple[_Spot, list[Any
 def _spots_in(thing: Any, spot: _Spot) -> Iterator[_Spot]:
     kind = type(thing)
     if issubclass(kind, dict):
-        yield from (_Entry(thing, key) for key in islice(list(dict.keys(thing)), _MOST_ENTRIES))
+        yield from (_Entry(thing, key) for key in list(islice(dict.keys(thing), _MOST_ENTRIES)))
     elif issubclass(kind, list):
         count = list.__len__(thing)
         yield from (_Item(thing, at) for at in range(count if count <= _MOST_ENTRIES else 0))
@@ -287,7 +316,7 @@ def _spots_in(thing: Any, spot: _Spot) -> Iterator[_Spot]:
             yield from (_Place(spot, at) for at in range(min(len(thing), _MOST_ENTRIES)))
         return
     attributes = _attributes(thing)
-    yield from (_Entry(attributes, name) for name in islice(list(attributes), _MOST_ENTRIES))
+    yield from (_Entry(attributes, name) for name in list(islice(attributes, _MOST_ENTRIES)))
     for base in kind.__mro__:
         if "__slots__" in base.__dict__:
             members = list(base.__dict__.values())

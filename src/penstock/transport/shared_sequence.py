@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
+from penstock.errors import SerializationError
+from penstock.transport.codec import find_culprit
 from penstock.transport.packing import pack, pack_anything
 from penstock.transport.shared_file import SharedFile
 from penstock.transport.unpacking import stretches, unpack
@@ -40,7 +42,18 @@ class SharedSequence(Sequence[T_co]):
     def __init__(self, items: Iterable[T_co]) -> None:
         every = items if isinstance(items, (list, tuple)) else list(items)
         self._file = SharedFile()
-        self._packed = pack(every, self._file) or pack_anything(every, self._file)
+        packed = pack(every, self._file)
+        if packed is None:
+            try:
+                packed = pack_anything(every, self._file)
+            except (OSError, MemoryError):
+                raise
+            except Exception as error:
+                raise SerializationError(
+                    f"SharedSequence pickles its items, and {find_culprit(every, 'items')} cannot "
+                    f"be pickled: {error}"
+                ) from error
+        self._packed = packed
 
     def __len__(self) -> int:
         return self._packed.length
