@@ -47,6 +47,7 @@ def make(no_leaks, start_method):
     yield make
     for engine in engines:
         engine.close()
+    engines.clear()
 
 
 def part_of(whole: Lease, part: range, seat: int, attempt: int) -> Lease:
