@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import mmap
 import multiprocessing
 import pickle
 import threading
@@ -66,9 +67,13 @@ def test_a_pickle_takes_the_contents_along():
     assert list(found) == ["a", "bc"]
 
 
-def test_it_is_nothing_that_the_program_could_change_between_epochs():
+def test_it_is_nothing_that_the_program_could_change_between_epochs(monkeypatch):
     shared = SharedSequence(["a"])
     assert shared[0] == "a"
+    # Whatever else there is that the classes of this package name.
+    others = [mmap.mmap(-1, 1)]
+    monkeypatch.setattr("penstock.transport.shared_sequence.pack", others)
+    assert is_reachable(others)
     assert not is_reachable(shared)
 
 

@@ -21,6 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from penstock.transport.shared_file import SharedFile
+from penstock.transport.shared_list import SharedList
+from penstock.transport.shared_sequence import SharedSequence
+
 _SHARED_CLASSES_OF = frozenset(
     {
         "multiprocessing.connection",
@@ -36,8 +40,22 @@ _LOCKS = frozenset({"Lock", "RLock"})
 _CTYPES = (ctypes.Array, ctypes.Structure, ctypes.c_int.__mro__[1])
 # Classes and functions of these packages name nothing of the program's.
 _NOT_READ = sys.stdlib_module_names | {"numpy", "torch"}
+# Shared, but not to be changed.
+_FIXED = (SharedFile, SharedList, SharedSequence)
 # A logger knows all others.
-_PLAIN = (str, bytes, bytearray, int, float, complex, type(None), range, ModuleType, Logger)
+_PLAIN = (
+    str,
+    bytes,
+    bytearray,
+    int,
+    float,
+    complex,
+    type(None),
+    range,
+    ModuleType,
+    Logger,
+    *_FIXED,
+)
 # So many entries of a collection stand for all of it, and so many objects are looked at: of what is
 # larger nobody knows.
 _MOST_ENTRIES = 64
@@ -58,7 +76,8 @@ def is_reachable(*things: object) -> bool:
     seen: dict[int, object] = {}
     while waiting and len(seen) < _MOST_OBJECTS:
         thing = waiting.popleft()
-        if isinstance(thing, _PLAIN) or id(thing) in seen:
+        # By its type: a SharedList says that it is a list.
+        if issubclass(type(thing), _PLAIN) or id(thing) in seen:
             continue
         seen[id(thing)] = thing
         if _is_shared(thing):
