@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.errors import OptionError
 from penstock.plan.base import EpochPlan
+from penstock.plan.skipping import begin_behind
 
 
 class GivenBatches(EpochPlan):
@@ -40,7 +41,7 @@ class GivenBatches(EpochPlan):
         every: int = 1,
         seats: int = 0,
     ) -> None:
-        self._batches = iter(batches)
+        self._batches = begin_behind(batches, skip)
         self._batched = batched
         self._snapshot = snapshot
         self._every = every
@@ -49,8 +50,6 @@ class GivenBatches(EpochPlan):
         self._taken = first
         self._ahead: deque[object] = deque()
         self._raised: Exception | None = None
-        if skip:
-            next(itertools.islice(self._batches, skip - 1, skip), None)
 
     def look_ahead(self) -> None:
         """Has the sampler give its first batch now, and with it draw what it draws to begin."""
