@@ -78,7 +78,7 @@ $(PEERS)/.installed: benchmarks/requirements.txt constraints.txt pyproject.toml
 	grep '^torch==' constraints.txt > $(PEERS)/torch.txt
 	PIP_CONSTRAINT=$(PEERS)/torch.txt $(PEERS)/bin/python -m pip install \
 		--quiet --quiet --disable-pip-version-check \
-		-c $(PEERS)/torch.txt -r benchmarks/requirements.txt -e '.[images]'
+		-c $(PEERS)/torch.txt -r benchmarks/requirements.txt -e '.[jpeg]'
 	@touch $@
 
 clean:
