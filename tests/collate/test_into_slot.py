@@ -99,7 +99,9 @@ def assert_same(found, expected):
 
 
 def check(samples):
-    assert_same(outcome(SlotCollate(Rooms().allocate), samples), outcome(default_collate, samples))
+    expected = outcome(default_collate, samples)
+    assert_same(outcome(SlotCollate(Rooms().allocate), samples), expected)
+    assert_same(outcome(SlotCollate(None), samples), expected)
 
 
 # Large enough for a slot with four samples.
@@ -192,6 +194,20 @@ BATCHES = {
     "lists": [[1, "a", 2.0], [2, "b", 3.0]],
     "tuples": [(1, image(0)), (2, image(1)), (3, image(2))],
     "lists of unlike length": [[1, 2], [1]],
+    "tuples of unlike length": [(1, 2), (1,)],
+    "tuples, the first one shorter": [(1,), (1, 2)],
+    "empty tuples": [(), ()],
+    "one tuple": [(1, "a", None)],
+    "a tuple, then a list": [(1, 2.0), [3, 4.0]],
+    "a list, then a tuple": [[1, 2.0], (3, 4.0)],
+    "a tuple, then text as long": [("a", "b"), "cd"],
+    "a tuple, then a dictionary": [(1, 2), {3: 4, 5: 6}],
+    "a tuple, then an int": [(1, 2), 3],
+    "a tuple, then nothing": [(1, 2), None],
+    "a tuple, then a set": [(1,), {2}],
+    "a tuple, then a tensor": [(torch.tensor(1), torch.tensor(2)), torch.tensor([3, 4])],
+    "tuples in tuples": [((n, image(n)), (float(n), str(n))) for n in range(3)],
+    "tuples of subclasses": [(Color.RED, image(0).as_subclass(Marked), True)] * 2,
     "empty lists": [[], []],
     "named tuples": [Point(1, image(0)), Point(2, image(1))],
     "dictionaries": [{"a": 1, "b": image(0)}, {"a": 2, "b": image(1)}],
@@ -238,6 +254,7 @@ leaves = st.one_of(numbers, st.text(max_size=2), st.just(torch.ones(2)), st.just
             st.lists(inner, max_size=3),
             st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
             st.builds(Point, inner, inner),
+            st.tuples(inner, inner),
         ),
         max_leaves=6,
     ),
@@ -316,6 +333,20 @@ def test_a_function_that_the_program_adds_is_used_and_may_collate_into_the_slot(
     batch = collate([Box(image(n)) for n in range(4)])
     assert rooms.holds(batch)
     assert torch.equal(batch, torch.stack([image(n) for n in range(4)]))
+
+
+@pytest.mark.parametrize("kind", [tuple, (list, tuple), object, collections.abc.Sequence])
+def test_a_function_of_the_program_that_takes_tuples_gets_them(functions, kind):
+    collate = SlotCollate(None)
+    samples = [(1, 2), (3, 4)]
+    assert torch.stack(collate(samples), 1).tolist() == [[1, 2], [3, 4]]
+    functions[kind] = lambda samples, *, collate_fn_map=None: ["its own", *samples]
+    assert collate(samples) == ["its own", *samples]
+
+
+def test_without_a_slot_tensors_may_be_resized():
+    ints, floats = SlotCollate(None)([(1, 2.0), (3, 4.0)])
+    assert ints.resize_(200).shape == floats.resize_(200).shape == (200,)
 
 
 @pytest.mark.parametrize(

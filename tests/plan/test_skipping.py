@@ -18,7 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from penstock.plan.skipping import begin_behind
+from penstock.plan.skipping import _jump, begin_behind
 
 LENGTH = 40
 Make = Callable[[torch.Generator], Any]
@@ -93,3 +93,21 @@ def test_an_error_of_the_sampler_comes_where_it_would() -> None:
     assert next(begin_behind(failing(), 1)) == 2
     with pytest.raises(ValueError, match="no more"):
         begin_behind(failing(), 3)
+
+
+def test_the_rest_of_a_list_is_passed_over_in_one_step() -> None:
+    order = iter(RandomSampler(DATA, generator=torch.Generator().manual_seed(3)))
+    expected = list(RandomSampler(DATA, generator=torch.Generator().manual_seed(3)))
+    assert _jump(order, 5) == 0, "it has not begun"
+    assert next(order) == expected[0]
+    assert _jump(order, 25) == 25
+    assert next(order) == expected[26]
+    assert _jump(order, 100) == LENGTH - 27, "no further than to its end"
+    assert next(order, None) is None
+
+
+@pytest.mark.parametrize("steps", [iter(range(5)), iter([1, 2]), (n for n in range(5))])
+def test_what_is_no_generator_amid_a_list_is_left_alone(steps: Iterator[int]) -> None:
+    before = next(steps)
+    assert _jump(steps, 3) == 0
+    assert next(steps) == before + 1

@@ -1,14 +1,15 @@
-"""Default collation straight into the memory that the batch will travel in.
+"""Default collation, straight into the memory that the batch will travel in, if it will.
 
 The rules are torch's (`torch.utils.data.default_collate` and the map of functions that programs
-may extend); only the functions for tensors and for lists of plain numbers are replaced, and only
-as long as the program has not replaced them itself.
+may extend); only the functions for tensors and for lists of plain numbers are replaced, and that
+for tuples, and only as long as the program has not replaced them itself.
 """
 
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,20 +48,23 @@ class SlotCollate:
     """`default_collate`, with tensors stacked where they will be read.
 
     Args:
-        allocate: gives room for so many bytes, aligned for any dtype.
+        allocate: gives room for so many bytes, aligned for any dtype; None: the batch is read here,
+            and its tensors have memory of their own.
     """
 
-    def __init__(self, allocate: Allocate) -> None:
+    def __init__(self, allocate: Allocate | None) -> None:
         self._allocate = allocate
         self._replaced: dict[Any, Any] = {
-            torch.Tensor: (torch_collate.collate_tensor_fn, self._stack),
-            np.ndarray: (torch_collate.collate_numpy_array_fn, self._stack_arrays),
-            int: (torch_collate.collate_int_fn, _integers),
-            float: (torch_collate.collate_float_fn, _floats),
+            int: (torch_collate.collate_int_fn, self._integers),
+            float: (torch_collate.collate_float_fn, self._floats),
         }
+        if allocate is not None:
+            self._replaced[torch.Tensor] = torch_collate.collate_tensor_fn, self._stack
+            self._replaced[np.ndarray] = torch_collate.collate_numpy_array_fn, self._stack_arrays
         self._seen: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
         self._all_torchs = False
+        self._knows_tuples = False
         self._rows: Rows | None = None
 
     def begin(self) -> None:
@@ -75,7 +79,7 @@ class SlotCollate:
             count: the most that the batch may get.
             took_s: how long it took to make the first.
         """
-        if took_s < SLOW_SAMPLE_S and self._rows is None:
+        if self._allocate is None or (took_s < SLOW_SAMPLE_S and self._rows is None):
             return None
         if torch_collate.default_collate_fn_map != self._seen:
             self._choose()
@@ -96,13 +100,30 @@ class SlotCollate:
         """Collates samples; see `torch.utils.data.default_collate` for what becomes of what."""
         if torch_collate.default_collate_fn_map != self._seen:
             self._choose()
+        if self._knows_tuples and type(samples[0]) is tuple:
+            try:
+                columns = list(zip(*samples, strict=True))
+            except (TypeError, ValueError):
+                # Not all of them are as long: torch's function says so.
+                pass
+            else:
+                return [self._column(column) for column in columns]
         return torch_collate.collate(samples, collate_fn_map=self._functions)
+
+    def _column(self, column: tuple[Any, ...]) -> Any:
+        """What becomes of one element of each sample."""
+        function = self._functions.get(type(column[0]))
+        if function is not None:
+            return function(column, collate_fn_map=self._functions)
+        return torch_collate.collate(column, collate_fn_map=self._functions)
 
     def _choose(self) -> None:
         """Takes the program's functions as they are now, and ours for torch's own."""
         self._seen = dict(torch_collate.default_collate_fn_map)
         self._functions = dict(self._seen)
         self._all_torchs = all(map(_is_torchs, self._seen.values()))
+        # Otherwise some function is asked before torch's rule for tuples.
+        self._knows_tuples = not any(issubclass(tuple, kind) for kind in self._seen)
         for kind, (theirs, ours) in self._replaced.items():
             if self._seen.get(kind) is theirs:
                 self._functions[kind] = ours
@@ -131,7 +152,7 @@ class SlotCollate:
             )
         ):
             return _stack_as_torch(tensors, collate_fn_map)
-        room = torch.from_numpy(self._allocate(size))
+        room = torch.from_numpy(cast(Allocate, self._allocate)(size))
         out = room.view(dtype).view(len(tensors), *shape)
         return torch.stack(tensors, 0, out=out)
 
@@ -141,6 +162,27 @@ class SlotCollate:
         if stacked is not None:
             return stacked
         return torch_collate.collate_numpy_array_fn(arrays, collate_fn_map=collate_fn_map)
+
+    def _integers(self, numbers: Sequence[int], *, collate_fn_map: Any = None) -> torch.Tensor:
+        """A tensor of ints; an array reads a list eight times as fast as torch does."""
+        if type(numbers[0]) is int:
+            try:
+                return self._own(torch.frombuffer(array("q", numbers), dtype=torch.int64))
+            except (TypeError, OverflowError):
+                # Something else among the ints, which is torch's to judge.
+                pass
+        return torch.tensor(numbers)
+
+    def _floats(self, numbers: Sequence[float], *, collate_fn_map: Any = None) -> torch.Tensor:
+        """A tensor of doubles, as torch makes of Python's floats."""
+        try:
+            return self._own(torch.frombuffer(array("d", numbers), dtype=torch.float64))
+        except TypeError:
+            return torch.tensor(numbers, dtype=torch.float64)
+
+    def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same; where it is read here, in memory of torch's, which `resize_` counts on."""
+        return tensor.clone() if self._allocate is None else tensor
 
 
 def _stack_as_torch(tensors: list[torch.Tensor], collate_fn_map: Any) -> torch.Tensor:
@@ -152,22 +194,3 @@ def _stack_as_torch(tensors: list[torch.Tensor], collate_fn_map: Any) -> torch.T
         return whole
     # torch's function would take shared memory of its own in a worker.
     return torch.stack(tensors, 0)
-
-
-def _integers(numbers: list[int], *, collate_fn_map: Any = None) -> torch.Tensor:
-    """A tensor of ints; through an array, which reads a list eight times as fast as torch does."""
-    if type(numbers[0]) is int:
-        try:
-            return torch.frombuffer(array("q", numbers), dtype=torch.int64)
-        except (TypeError, OverflowError):
-            # Something else among the ints, which is torch's to judge.
-            pass
-    return torch.tensor(numbers)
-
-
-def _floats(numbers: list[float], *, collate_fn_map: Any = None) -> torch.Tensor:
-    """A tensor of doubles, as torch makes of Python's floats."""
-    try:
-        return torch.frombuffer(array("d", numbers), dtype=torch.float64)
-    except TypeError:
-        return torch.tensor(numbers, dtype=torch.float64)

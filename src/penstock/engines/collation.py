@@ -27,7 +27,7 @@ class Collation:
         self._function = job.collate
         self._name = getattr(job.collate, "__qualname__", type(job.collate).__name__)
         self._into_slot: SlotCollate | None = None
-        if job.default_collate and allocate is not None:
+        if job.default_collate and job.batched:
             self._function = self._into_slot = SlotCollate(allocate)
         self.is_users = job.collate is not None and not job.default_collate
 

@@ -9,6 +9,8 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
+from operator import getitem
 from typing import Any, cast
 
 from penstock.checkpoint import Snapshots, unpack
@@ -141,6 +143,8 @@ class Fetcher:
         """All samples, or the first error."""
         dataset, refuse_none = self._dataset, self._job.none_is_error
         begin_sample, note = self._begin_sample, self._note
+        if self._seat is None and begin_sample is None:
+            return self._fetch_here(indices, batch)
         limited = self._job.sample_timeout_s is not None
         line = self._place
         samples: list[Any] = []
@@ -148,15 +152,6 @@ class Fetcher:
         index: object = None
         began = time.perf_counter()
         try:
-            if self._seat is None and begin_sample is None:
-                # The same with less ado: nobody reads what is noted, and rows are for slots.
-                for index in indices:
-                    sample = dataset[index]
-                    if sample is None and refuse_none:
-                        raise none_error(index)
-                    samples.append(sample)
-                # Nothing is left for the loop below.
-                indices = ()
             for index in indices:
                 if note is not None:
                     note(len(samples))
@@ -174,6 +169,25 @@ class Fetcher:
                 samples.append(sample if rows is None else rows.place(sample))
         except Exception as error:
             return Broken(self._describe(error, index, len(samples)))
+        return self._collated(samples, batch)
+
+    def _fetch_here(self, indices: Sequence[object], batch: int) -> Outcome:
+        """The same with less ado: nobody reads what is noted, and rows are for slots."""
+        samples: list[Any] = []
+        error: Exception | None = None
+        try:
+            # What was made before an error is kept.
+            samples.extend(map(getitem, repeat(self._dataset), indices))
+        except Exception as raised:
+            error = raised
+        if self._job.none_is_error and type(None) in map(type, samples):
+            del samples[next(place for place, sample in enumerate(samples) if sample is None) :]
+            error = none_error(indices[len(samples)])
+        elif error is None and len(samples) < len(indices):
+            # A sample has raised it, and to `map` it is the end of what it reads.
+            error = StopIteration()
+        if error is not None:
+            return Broken(self._describe(error, indices[len(samples)], len(samples)))
         return self._collated(samples, batch)
 
     def _fetch_part(self, indices: Sequence[object], part: range) -> Outcome:

@@ -97,9 +97,15 @@ class InlineEngine:
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`; the work is done here."""
-        if not self._orders:
-            return []
-        lease, fills = self._orders.popleft()
+        return [self.carry_out(*self._orders.popleft())] if self._orders else []
+
+    def carry_out(self, lease: Lease, fills: Mapping[int, Fill] | None = None) -> Event:
+        """Makes a batch now.
+
+        Args:
+            lease: what is to be made.
+            fills: what goes into the open places of one that is half made.
+        """
         began = time.perf_counter()
         outcome: Outcome
         if fills is None:
@@ -110,12 +116,12 @@ class InlineEngine:
         pulled = 0 if self._streams is None else self._streams.pulled(stream_of(lease.indices))
         where = (lease.seat, lease.batch, lease.attempt, busy_s, pulled)
         if isinstance(outcome, Made):
-            return [Done(*where, _LocalResult(outcome))]
+            return Done(*where, _LocalResult(outcome))
         if isinstance(outcome, Held):
-            return [Withheld(*where, placed(outcome.failures))]
+            return Withheld(*where, placed(outcome.failures))
         if isinstance(outcome, Broken):
-            return [Failed(*where, end_or_raise(outcome.failure))]
-        return [Ended(*where)]
+            return Failed(*where, end_or_raise(outcome.failure))
+        return Ended(*where)
 
     def ready_seats(self) -> list[int]:
         """See `Engine.ready_seats`: nobody has to get ready."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from penstock.checkpoint import Mark, Marks, Progress
+from penstock.engines.inline import InlineEngine
 from penstock.engines.protocol import (
     NOTHING_LEFT,
     Engine,
@@ -27,6 +28,7 @@ from penstock.engines.protocol import (
 from penstock.epoch import texts
 from penstock.epoch.account import Account
 from penstock.epoch.bad_samples import BadSamples
+from penstock.epoch.here import Here
 from penstock.epoch.restarts import Restarts
 from penstock.epoch.settings import EpochSettings
 from penstock.epoch.starts import starts_of
@@ -167,6 +169,10 @@ class EpochRun(Iterator[Any]):
         )
         for seat in range(engine.seats):
             self._scheduler.add_worker(seat)
+        simple = donors is None and not (plan.is_stream or settings.policy.tolerant or quarantine)
+        self._here: Here | None = None
+        if isinstance(engine, InlineEngine) and simple:
+            self._here = Here(engine, plan, self.progress, self._marks, self.recorder)
         # Without workers nothing is fetched ahead: a sampler is asked for a batch when the loop
         # asks for it, and sees what the loop has done until then.
         self._fetches_ahead = workers > 0
@@ -230,17 +236,15 @@ class EpochRun(Iterator[Any]):
         if opened is not None:
             # Which refuses a process that was forked since.
             self._engine.flush()
-        while opened is None:
-            delivery = self._next_delivery(began)
-            if delivery is None:
-                self._account.close()
-                self._exhausted = True
-                self.close()
-                raise StopIteration
-            # Work for the workers first: they have it while the training loop computes.
-            if self._fetches_ahead:
-                self._wheel.give_work()
-            opened = self._open(delivery)
+        elif self._here is not None:
+            opened = self._here.make()
+        else:
+            opened = self._next_opened(began)
+        if opened is None:
+            self._account.close()
+            self._exhausted = True
+            self.close()
+            raise StopIteration
         self.recorder.delivered(opened.samples, began)
         self._check_claim()
         return opened.value
@@ -250,6 +254,9 @@ class EpochRun(Iterator[Any]):
         if self._closed or self._ahead is not None or self._error_ahead is not None:
             return True
         try:
+            if self._here is not None:
+                self._ahead = self._here.make()
+                return True
             self._wheel.give_work()
             self._turn(0.0)
             # Only opening it tells whether anything is left in a batch.
@@ -323,6 +330,17 @@ class EpochRun(Iterator[Any]):
         self._release()
 
     # How a batch is come by.
+
+    def _next_opened(self, began: float) -> Opened | None:
+        """The next batch that has something in it; waits for it. None at the end."""
+        while (delivery := self._next_delivery(began)) is not None:
+            # Work for the workers first: they have it while the training loop computes.
+            if self._fetches_ahead:
+                self._wheel.give_work()
+            opened = self._open(delivery)
+            if opened is not None:
+                return opened
+        return None
 
     def _next_delivery(self, began: float) -> Delivery[Result] | None:
         """The next delivery; waits for it. None at the end."""

@@ -1,0 +1,83 @@
+"""Batches of the training process itself: each is made when it is asked for, and nobody is asked.
+
+    plan ──> InlineEngine ──> batch, and its mark
+
+What a scheduler decides, and a wheel carries out, is decided already where there is one worker,
+which is never ahead, does not die, and has no bad samples to ask about.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import cast
+
+from penstock.checkpoint import Marks, Progress
+from penstock.engines.inline import InlineEngine
+from penstock.engines.protocol import Done, Failed, Opened
+from penstock.observe import StatisticsRecorder
+from penstock.plan import EpochPlan
+from penstock.schedule import Lease
+
+
+class Here:
+    """Makes the batches of an epoch of a map-style dataset.
+
+    Args:
+        engine: in which the epoch has begun.
+        plan: where batches come from, behind those that the progress has passed.
+        progress: how far the epoch has come before.
+        marks: where each batch is entered.
+        recorder: counts and times.
+    """
+
+    def __init__(
+        self,
+        engine: InlineEngine,
+        plan: EpochPlan,
+        progress: Progress,
+        marks: Marks,
+        recorder: StatisticsRecorder,
+    ) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._progress = progress
+        self._marks = marks
+        self._recorder = recorder
+        self._leases = _leases(plan, progress)
+
+    def make(self) -> Opened | None:
+        """Make the next batch; None at the end.
+
+        Raises:
+            Exception: what a sample or the collate function raised; the next call goes on behind
+                that batch. Or what the sampler raised, behind which there is no more.
+        """
+        self._progress.started = True
+        lease = next(self._leases, None)
+        if lease is None:
+            return None
+        event = self._engine.carry_out(lease)
+        number, read = lease.batch, 0
+        try:
+            if not isinstance(event, Done):
+                raise cast(Failed, event).error
+            self._recorder.busy_s += event.busy_s
+            opened = event.result.open()
+            read = opened.samples
+            if opened.snapshot is not None:
+                self._marks.note_snapshot(number, lease.seat, opened.snapshot)
+            return opened
+        finally:
+            self._marks.hand_over(number, read, (), self._plan.snapshot(number))
+
+
+def _leases(plan: EpochPlan, progress: Progress) -> Iterator[Lease]:
+    """What is to be made; behind an error of the plan there is no more."""
+    beyond = frozenset(progress.beyond)
+    for number in itertools.count(progress.passed):
+        given = plan.take()
+        if given is None:
+            return
+        if number not in beyond:
+            yield Lease(number, 0, 0, given[0])
