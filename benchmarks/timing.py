@@ -30,12 +30,24 @@ class FirstSamples(Sampler[int]):
 
 
 def warm_loader(
-    loader_class: LoaderClass, dataset: Any, batches: int, **settings: Any
+    loader_class: LoaderClass,
+    dataset: Any,
+    batches: int,
+    *,
+    warm_up: int | None = None,
+    **settings: Any,
 ) -> tuple[Any, int]:
     """A loader whose workers are there, and have made batches already.
 
     Its first epoch is short, so that what is measured next is a whole epoch from its first sample
     to its last: no batch is ready when the clock starts, and none is left out.
+
+    Args:
+        loader_class: see `seconds_a_batch`.
+        dataset: see `seconds_a_batch`.
+        batches: of the epoch that is measured.
+        warm_up: batches of the first epoch; None: two for each worker.
+        settings: see `seconds_a_batch`.
 
     Returns:
         The loader, whose next epoch has `batches` batches; and the size of one.
@@ -43,7 +55,9 @@ def warm_loader(
     workers = settings.setdefault("num_workers", WORKERS)
     batch_size = settings.setdefault("batch_size", BATCH_SIZE)
     settings.setdefault("persistent_workers", workers != 0)
-    sampler = FirstSamples(min(batches, WARM_UP_BATCHES * (workers or 1)) * batch_size)
+    if warm_up is None:
+        warm_up = min(batches, WARM_UP_BATCHES * (workers or 1))
+    sampler = FirstSamples(warm_up * batch_size)
     loader = loader_class(dataset, sampler=sampler, **settings)
     for _ in loader:
         pass

@@ -11,7 +11,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -22,6 +22,7 @@ from torch.utils.data import (
     Sampler,
 )
 
+from penstock.automatic import Choice, first_choice, next_choice
 from penstock.beginning import (
     OwnSettings,
     begin_epoch,
@@ -44,6 +45,7 @@ from penstock.options import (
     check_arguments,
     check_count,
     check_switch,
+    check_worker_count,
 )
 from penstock.persistent import RenewedRun
 from penstock.pinning import PinnedRun
@@ -66,7 +68,13 @@ class DataLoader(TorchDataLoader[T_co]):
         shuffle: whether the order is random, another one in each epoch.
         sampler: yields the index of each sample in turn.
         batch_sampler: yields the list of indices of each batch.
-        num_workers: worker processes; 0 makes the samples in the training process.
+        num_workers: worker processes; 0 makes the samples in the training process. "auto" begins
+            with one for each processor that this process may use, and looks behind each epoch at
+            what it cost. Where the loop waited longer for batches than the training process would
+            take for them, that makes all batches to come; where workers were idle, there are fewer.
+            The attribute is then their number, and one that is set ends that. An iterable dataset
+            has one worker, and the number stays where the batches might not be the same with
+            another: see README.md, "How many workers".
         collate_fn: makes a batch of a list of samples.
         pin_memory: whether batches are copied to page-locked memory, for transfers to a GPU.
         drop_last: whether an incomplete last batch is left out.
@@ -134,7 +142,7 @@ class DataLoader(TorchDataLoader[T_co]):
         shuffle: bool | None = None,
         sampler: Sampler[Any] | Iterable[Any] | None = None,
         batch_sampler: Sampler[list[Any]] | Iterable[list[Any]] | None = None,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
@@ -171,8 +179,10 @@ class DataLoader(TorchDataLoader[T_co]):
             worker_init_fn=worker_init_fn,
         )
         supervision = Supervision(max_restarts, sample_timeout, memory_budget)
-        supervision.check_workers("num_workers", num_workers)
-        if num_workers and isinstance(dataset, IterDataPipe):
+        # How many "auto" means follows from what the loader has, once it has it.
+        some = 1 if isinstance(num_workers, str) else num_workers
+        supervision.check_workers("num_workers", some)
+        if some and isinstance(dataset, IterDataPipe):
             raise OptionError(
                 f"dataset={type(dataset).__name__}(…) is a DataPipe, which only torch's own loader "
                 "divides among its workers; give num_workers=0, or read it in an IterableDataset "
@@ -209,7 +219,7 @@ class DataLoader(TorchDataLoader[T_co]):
             shuffle,
             sampler,
             batch_sampler,
-            num_workers,
+            some,
             collate_fn,
             pin_memory,
             drop_last,
@@ -222,8 +232,9 @@ class DataLoader(TorchDataLoader[T_co]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
+        self.num_workers = num_workers
         self._remembered = make_memory(self, self._own)
-        if num_workers and self.multiprocessing_context is not None:
+        if some and self.multiprocessing_context is not None:
             # The fork server imports torch while the program goes on to build its model.
             warm_up(self.multiprocessing_context)
 
@@ -243,6 +254,8 @@ class DataLoader(TorchDataLoader[T_co]):
                 "pinned memory won't be used.",
                 stacklevel=2,
             )
+        if self._choice is not None and self._recorder is not None:
+            self._choose(next_choice(self, self._choice, self.statistics()))
         run = begin_epoch(self, self._own, self._memory(), self._workers)
         self._skipped = run.skipped
         self._recorder = run.recorder
@@ -256,6 +269,24 @@ class DataLoader(TorchDataLoader[T_co]):
         else:
             renewed.renew(iterator)
         return renewed
+
+    @property
+    def num_workers(self) -> int:
+        """Worker processes: as many as were given, or as "auto" has come to."""
+        count: int = self.__dict__["num_workers"]
+        return count
+
+    @num_workers.setter
+    def num_workers(self, count: int | Literal["auto"]) -> None:
+        self._choice: Choice | None = None
+        if isinstance(check_worker_count("num_workers", count, remedy="0 uses none"), str):
+            self._choose(first_choice(self))
+        else:
+            self.__dict__["num_workers"] = count
+
+    def _choose(self, choice: Choice) -> None:
+        self._choice = choice
+        self.__dict__["num_workers"] = choice.workers
 
     @property
     def pin_memory_device(self) -> str:
@@ -276,8 +307,8 @@ class DataLoader(TorchDataLoader[T_co]):
     def statistics(self) -> Statistics:
         """Counts and times of the current or last epoch."""
         if self._recorder is None:
-            return Statistics()
-        return self._recorder.snapshot(len(self._skipped))
+            return Statistics(choice=str(self._choice or ""))
+        return self._recorder.snapshot(len(self._skipped), str(self._choice or ""))
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next `iter()` begins; without it, each is one further.
@@ -378,6 +409,10 @@ class DataLoader(TorchDataLoader[T_co]):
                 "begins at the beginning: load the state into that one",
                 stacklevel=2,
             )
+        chosen = self._choice if settings.get("num_workers") == self.num_workers else None
+        if chosen is not None:
+            # Beside none torch refuses what goes with workers.
+            settings["num_workers"] = 1
         made: DataLoader[T_co] = DataLoader(
             *args,
             seed=self.seed,
@@ -390,6 +425,8 @@ class DataLoader(TorchDataLoader[T_co]):
             share_dataset=self.share_dataset,
             **settings,
         )
+        if chosen is not None:
+            made._choose(chosen)
         made._is_remade = True
         made._chooses_prefetch = self._chooses_prefetch
         made._quarantine = Quarantine(self._quarantine)

@@ -24,6 +24,8 @@ UNKNOWN_LENGTH_FLOOR_SAMPLES = 1000
 DEFAULT_MAX_RESTARTS = 1000
 # What torch makes of `prefetch_factor=None` where there are workers.
 DEFAULT_PREFETCH = 2
+# What stands for a number of workers that is to be chosen.
+AUTO = "auto"
 # Less holds no batch: it was meant as a number of megabytes, most likely.
 LEAST_MEMORY_BUDGET_BYTES = 1 << 20
 
@@ -186,6 +188,24 @@ def check_switch(name: str, value: object) -> bool:
     return value
 
 
+def check_worker_count(name: str, value: object, *, remedy: str) -> int | Literal["auto"]:
+    """Returns a number of workers, or "auto".
+
+    Args:
+        name: see `check_count`.
+        value: see `check_count`.
+        remedy: see `check_count`.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if isinstance(value, str):
+        if value == AUTO:
+            return "auto"
+        raise OptionError(f'{name}={value!r}: give an int, or "auto" to have it chosen; {remedy}')
+    return check_count(name, value, least=0, remedy=remedy)
+
+
 def check_dataset(dataset: object) -> None:
     """Refuses what has no samples, or only seems to have some.
 
@@ -242,10 +262,9 @@ def check_arguments(
             raise OptionError(
                 f"{name}={value!r} cannot be iterated; give a Sampler or any iterable of indices"
             )
-    workers = check_count(
+    workers = check_worker_count(
         "num_workers",
         num_workers,
-        least=0,
         remedy="num_workers option should be non-negative; use num_workers=0 to disable "
         "multiprocessing.",
     )

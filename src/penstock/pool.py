@@ -18,6 +18,7 @@ from penstock.engines.job import Job
 from penstock.engines.launch import forks, named_context
 from penstock.engines.naming import explain_index_error, name_source, none_error
 from penstock.engines.process import ProcessEngine
+from penstock.engines.processors import processors_of_rank
 from penstock.engines.protocol import Engine
 from penstock.engines.shared_lists import SharedLists
 from penstock.epoch import EpochRun, EpochSettings
@@ -31,6 +32,7 @@ from penstock.options import (
     check_count,
     check_dataset,
     check_switch,
+    check_worker_count,
     is_slip,
 )
 from penstock.plan import Chunks
@@ -60,7 +62,7 @@ class Sample(NamedTuple, Generic[T]):
 
 def iterate(
     dataset: Any,
-    workers: int = 4,
+    workers: int | Literal["auto"] = 4,
     order: Literal["plan", "completed"] = "plan",
     on_error: OnError = "raise",
     max_skipped: int | float | None = 0.01,
@@ -83,7 +85,8 @@ def iterate(
 
     Args:
         dataset: map-style: it has `__getitem__` and `__len__`.
-        workers: worker processes; 0 makes the samples in this process.
+        workers: worker processes; 0 makes the samples in this process, "auto" has one for each
+            processor that it may use.
         order: `"plan"`: by index; `"completed"`: as they are made.
         on_error: what to do about a sample that cannot be made: `"raise"`, `"skip"`, or a function
             that gets a `SampleError` and returns `"skip"`, `"raise"` or a value to use instead.
@@ -120,7 +123,9 @@ def iterate(
         )
     if order not in ("plan", "completed"):
         raise OptionError(f"order={order!r}: give 'plan' (by index) or 'completed' (as made)")
-    workers = check_count("workers", workers, least=0, remedy="0 makes the samples in this process")
+    workers = check_worker_count("workers", workers, remedy="0 makes the samples in this process")
+    if isinstance(workers, str):
+        workers, _ = processors_of_rank()
     seed = check_count("seed", seed, least=0, remedy="give a seed of 0 or more")
     policy = ErrorPolicy(_with_index(on_error), max_skipped)
     supervision = Supervision(max_restarts, sample_timeout, memory_budget)

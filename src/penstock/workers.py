@@ -57,7 +57,8 @@ class Workers:
         Args:
             loader: whose workers end with it.
             seed: see `ProcessEngine`.
-            job: see `ProcessEngine`; workers that live on have theirs already.
+            job: see `ProcessEngine`; workers that live on have theirs already, unless it is for
+                another number of them.
             memory_budget: see `ProcessEngine`; engines that live on keep theirs.
             share_dataset: whether workers have large lists of the dataset together.
             anew: whether the copies of the dataset in workers that live on are out of date.
@@ -65,9 +66,6 @@ class Workers:
         Returns:
             It, started, and what to call when the epoch is over.
         """
-        if not loader.num_workers:
-            inline = InlineEngine(job, seed=seed)
-            return inline, inline.close
         if self._engine is not None and not self._engine.is_ours:
             # This process was forked since: its parent goes on with these workers.
             self._engine = None
@@ -75,10 +73,13 @@ class Workers:
             previous = self.run
             if previous is not None:
                 previous.close()
-            if not anew:
+            if self._engine.seats == job.seats and not anew:
                 return self._engine, _nothing
             self._end()
             self._engine = None
+        if not loader.num_workers:
+            inline = InlineEngine(job, seed=seed)
+            return inline, inline.close
         lists = (
             SharedLists(job, forks=forks(loader.multiprocessing_context)) if share_dataset else None
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 import pytest
 
 from penstock.transport import memory
+from tests.support.control_groups import Groups
 
 GIB = 1 << 30
 # What a v1 group has as its limit that has none.
@@ -16,41 +15,9 @@ V1_MEMBERSHIP = "9:name=systemd:/\n4:cpu,cpuacct:/other\n3:memory:{}\n0::/\n"
 V2_MEMBERSHIP = "0::{}\n"
 
 
-class Groups:
-    """A tree of control groups, and this process in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "cgroup"
-        self.membership = folder / "membership"
-        self.vmstat = folder / "vmstat"
-        self.root.mkdir()
-
-    def join(self, membership: str) -> None:
-        self.membership.write_text(membership)
-
-    def add(self, path: str, **files: object) -> None:
-        folder = self.root / path
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name.replace("__", ".")).write_text(f"{content}\n")
-
-    def v2(self, path: str, limit: object, usage: int, kills: int | None = None) -> None:
-        self.add(path, memory__max=limit, memory__current=usage)
-        if kills is not None:
-            self.add(path, memory__events=f"low 0\noom 9\noom_kill {kills}\noom_group_kill 9")
-
-    def v1(self, path: str, limit: object, usage: int, kills: int | None = None) -> None:
-        path = f"memory/{path}"
-        self.add(path, memory__limit_in_bytes=limit, memory__usage_in_bytes=usage)
-        if kills is not None:
-            self.add(path, memory__oom_control=f"under_oom 0\noom_kill {kills}")
-
-
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
-    groups = Groups(tmp_path)
-    monkeypatch.setattr(memory, "_ROOT", groups.root)
-    monkeypatch.setattr(memory, "_MEMBERSHIP", groups.membership)
+    groups = Groups(tmp_path, monkeypatch)
     monkeypatch.setattr(memory, "_MACHINES_EVENTS", groups.vmstat)
     return groups
 

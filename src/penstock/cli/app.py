@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from typer.core import TyperGroup
 
 import penstock
 from penstock.cli.request import OnErrorChoice, Order, Request, StartMethod
+from penstock.engines.processors import usable_processors
 from penstock.errors import OptionError
 from penstock.options import ErrorPolicy
 
@@ -69,7 +69,7 @@ def iterate(
         typer.Option(
             min=0,
             metavar="N",
-            show_default="one for each core",
+            show_default="one for each processor that it may use",
             help="Worker processes; 0 reads in this one.",
         ),
     ] = None,
@@ -119,7 +119,7 @@ def iterate(
     """
     request = Request(
         source=source,
-        workers=_cores() if workers is None else workers,
+        workers=usable_processors() if workers is None else workers,
         batch_size=batch_size,
         size=size,
         on_error=on_error.value,
@@ -172,13 +172,6 @@ def run(
     from penstock.cli.run import Handover, Program
 
     raise Handover(Program(program, tuple(arguments or ()), module, summary=not no_summary))
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _limit(text: str | None, on_error: OnErrorChoice) -> int | float | None:

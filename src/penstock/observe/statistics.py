@@ -21,9 +21,12 @@ class Statistics:
         deaths: what is known of each worker that died, in that order.
         elapsed_s: seconds from `iter()` to now, or to the end of the epoch.
         first_batch_s: seconds from `iter()` to the first batch, or None before it.
+        first_wait_s: seconds of those in which the loop waited for it, in its first `next()`.
         waited_s: seconds that the training loop spent in `next()`. Where several loaders
             are waited for at once, that wait belongs to none of them.
         busy_s: seconds that all workers together worked on batches that arrived.
+        choice: how many workers `num_workers="auto"` has come to, and why; empty where a number was
+            given.
     """
 
     batches: int = 0
@@ -36,6 +39,8 @@ class Statistics:
     waited_s: float = 0.0
     busy_s: float = 0.0
     deaths: tuple[DeathCertificate, ...] = ()
+    choice: str = ""
+    first_wait_s: float = 0.0
 
     @property
     def samples_per_s(self) -> float:
@@ -72,6 +77,7 @@ class StatisticsRecorder:
         self.deaths: list[DeathCertificate] = []
         self._began = began
         self._first: float | None = None
+        self._first_wait_s = 0.0
         self._ended: float | None = None
 
     def delivered(self, samples: int, wait_began: float) -> None:
@@ -87,14 +93,15 @@ class StatisticsRecorder:
         self.waited_s += now - wait_began
         if self._first is None:
             self._first = now
+            self._first_wait_s = now - wait_began
 
     def ended(self) -> None:
         """The epoch is over: its clock stops."""
         if self._ended is None:
             self._ended = time.perf_counter()
 
-    def snapshot(self, skipped: int) -> Statistics:
-        """The figures so far."""
+    def snapshot(self, skipped: int, choice: str = "") -> Statistics:
+        """The figures so far, with two that the loader knows."""
         now = self._ended if self._ended is not None else time.perf_counter()
         return Statistics(
             batches=self.batches,
@@ -107,4 +114,6 @@ class StatisticsRecorder:
             waited_s=self.waited_s,
             busy_s=self.busy_s,
             deaths=tuple(self.deaths),
+            choice=choice,
+            first_wait_s=self._first_wait_s,
         )

@@ -1,5 +1,6 @@
 """Bytes between processes: batches through recycled shared memory, the rest through pipes.
 
+groups.py    the control groups whose limits this process has to keep
 memory.py    how much memory is left before the kernel starts to kill
 budget.py    how much of that batches may take
 backing.py   the file behind slots: mapped, grown and emptied

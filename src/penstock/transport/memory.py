@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import psutil
 
+from penstock.transport.groups import control_groups, read_file
+
 
 class _Names(NamedTuple):
     """How a version of control groups calls things."""
@@ -37,8 +39,6 @@ _V1 = _Names(
     cached=("total_inactive_file", "total_active_file"),
     events="memory.oom_control",
 )
-_ROOT = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
 _MACHINES_EVENTS = Path("/proc/vmstat")
 
 
@@ -70,7 +70,7 @@ def group_level() -> tuple[int, int] | None:
     tightest: tuple[int, int] | None = None
     for folder, names in _groups():
         try:
-            limit, usage = _read(folder / names.limit), _read(folder / names.usage)
+            limit, usage = read_file(folder / names.limit), read_file(folder / names.usage)
         except OSError:
             continue
         # v1 writes a number beyond any memory where there is no limit, v2 a word.
@@ -124,32 +124,13 @@ class RecentKills:
 
 def _groups() -> Iterator[tuple[Path, _Names]]:
     """This process's control groups for memory, from its own up to the root."""
-    try:
-        membership = _read(_MEMBERSHIP).splitlines()
-    except OSError:
-        return
-    for line in membership:
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if "memory" in controllers.split(","):
-            root, names = _ROOT / "memory", _V1
-        elif number == "0" and not controllers:
-            root, names = _ROOT, _V2
-        else:
-            continue
-        # In a container the path may be that outside of it, of which only the root is seen.
-        below = root / path.lstrip("/")
-        folder = below if below.is_dir() else root
-        while True:
-            yield folder, names
-            if folder == root:
-                break
-            folder = folder.parent
+    for folder, version in control_groups("memory"):
+        yield folder, _V1 if version == 1 else _V2
 
 
 def _counted(file: Path, name: str) -> int | None:
     try:
-        lines = _read(file).splitlines()
+        lines = read_file(file).splitlines()
     except OSError:
         return None
     for line in lines:
@@ -157,7 +138,3 @@ def _counted(file: Path, name: str) -> int | None:
         if key == name and value.strip().isdigit():
             return int(value)
     return None
-
-
-def _read(file: Path) -> str:
-    return file.read_text().strip()
