@@ -18,6 +18,8 @@ from penstock.schedule import Death, Inquest, Pace, Scheduler, Splitting, Window
 class CrampedEngine:
     """Its one worker waits for memory for the first batch, and nothing else happens."""
 
+    seats = 2
+
     def __init__(self):
         self.lent = []
         self.recalled = []
@@ -166,32 +168,58 @@ def test_who_dies_at_a_part_makes_the_sample_suspect_that_it_was_at():
     assert engine.lent[-1].probe == (3,)
 
 
-def test_the_time_that_a_loop_waits_beside_idle_workers_is_told(monkeypatch):
-    """While batches are large, only that time widens the window."""
-    clock = iter(range(100, 1000))
-    monkeypatch.setattr("penstock.epoch.wheel.time.perf_counter", lambda: float(next(clock)))
-    told = []
-    engine = DyingEngine()
-    engine.poll = lambda _timeout_s: []
-    window = Window(2, workers=2)
-    monkeypatch.setattr(window, "note_starved", told.append)
-    scheduler = Scheduler(GivenBatches([[0], [1], [2], [3]], batched=True), window=window)
+class Clock:
+    """Stands still, but where somebody lets it go on."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def wait(self, _timeout_s):
+        """What a poll that takes a second does."""
+        self.now += 1.0
+        return []
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("penstock.epoch.wheel.time.perf_counter", clock)
+    return clock
+
+
+def wheel_of_two(engine, plan, window, pace=None, **settings):
+    scheduler = Scheduler(plan, window=window)
     for seat in range(2):
         scheduler.add_worker(seat)
     wheel = Wheel(
         engine,
-        scheduler._plan,
+        plan,
         scheduler,
         Restarts(2, range(2), most=9, is_stream=False, tolerant=True),
-        splitting=Splitting(scheduler.workers, None),
-        pace=None,
+        splitting=Splitting(scheduler.workers, pace),
+        pace=pace,
         window=window,
-        account=Account(scheduler, scheduler._plan, Marks(in_order=True)),
+        account=Account(scheduler, plan, Marks(in_order=True)),
         bad_samples=None,
         progress=Progress(),
         recorder=StatisticsRecorder(2, 0.0),
+        **settings,
     )
     wheel.give_work()
+    return wheel, scheduler
+
+
+def test_the_time_that_a_loop_waits_beside_idle_workers_is_told(monkeypatch, clock):
+    """While batches are large, only that time widens the window."""
+    told = []
+    engine = DyingEngine()
+    engine.poll = clock.wait
+    window = Window(2, workers=2)
+    monkeypatch.setattr(window, "note_starved", told.append)
+    plan = GivenBatches([[0], [1], [2], [3]], batched=True)
+    wheel, scheduler = wheel_of_two(engine, plan, window)
     wheel.note_wait()
     assert told == [], "both are at work"
     second = engine.lent[1]
@@ -200,5 +228,69 @@ def test_the_time_that_a_loop_waits_beside_idle_workers_is_told(monkeypatch):
         wheel.note_wait()
         wheel.turn(1.0)
         # What the loop does with a batch is no wait.
-        next(clock)
+        clock.now += 5.0
     assert told == [0.0, 1.0, 1.0]
+
+
+class TestParts:
+    """Only a loop that waits has its batches made in parts."""
+
+    @pytest.fixture
+    def engine(self):
+        return DyingEngine()
+
+    @pytest.fixture
+    def begin(self, engine):
+        pace = Pace()
+        pace.note(4.0, 4, 0)
+
+        def begin(**settings):
+            batches = [[number] * 4 for number in range(9)]
+            return wheel_of_two(
+                engine, GivenBatches(batches, batched=True), Window(1), pace, **settings
+            )
+
+        return begin
+
+    def next_is_split(self, engine, wheel, scheduler):
+        """The loop takes a batch; whether the one that is lent then is made in parts."""
+        batch = max(lease.batch for lease in engine.lent)
+        whole = scheduler.lease(batch)
+        scheduler.completed(whole.seat, batch, whole.attempt, None)
+        assert scheduler.pop().batch == batch
+        wheel.note_plenty()
+        wheel.give_work()
+        return any(lease.part for lease in engine.lent if lease.batch == batch + 1)
+
+    def test_the_first_one_is_waited_for(self, engine, begin):
+        begin()
+        assert all(lease.part for lease in engine.lent)
+
+    def test_but_not_where_workers_have_begun_before(self, engine, begin):
+        begin(hurried=False)
+        assert not any(lease.part for lease in engine.lent)
+
+    def test_while_the_loop_does_not_wait_batches_are_made_whole(self, engine, begin):
+        wheel, scheduler = begin()
+        split = [self.next_is_split(engine, wheel, scheduler) for _ in range(4)]
+        assert split == [True, False, False, False]
+
+    def test_who_has_waited_has_parts_for_as_many_batches_as_there_are_workers(
+        self, engine, begin, clock
+    ):
+        wheel, scheduler = begin(hurried=False)
+        assert not self.next_is_split(engine, wheel, scheduler)
+        engine.poll = clock.wait
+        wheel.turn(None)
+        split = [self.next_is_split(engine, wheel, scheduler) for _ in range(4)]
+        assert split == [True, False, False, False]
+
+    def test_a_look_that_takes_no_time_is_no_wait(self, engine, begin, clock):
+        wheel, scheduler = begin(hurried=False)
+        wheel.turn(None)
+        assert not self.next_is_split(engine, wheel, scheduler)
+
+    def test_who_is_told_to_come_back_later_waits(self, engine, begin):
+        wheel, scheduler = begin(hurried=False)
+        wheel.note_lack()
+        assert self.next_is_split(engine, wheel, scheduler)

@@ -162,6 +162,7 @@ class EpochRun(Iterator[Any]):
             bad_samples=self._bad_samples if settings.policy.tolerant else None,
             progress=self.progress,
             recorder=self.recorder,
+            hurried=not begun,
         )
         # A dropped iterator frees what it has, as `close` does.
         self._release = weakref.finalize(
@@ -270,7 +271,13 @@ class EpochRun(Iterator[Any]):
         except BaseException:
             self.close()
             raise
-        return self._ahead is not None or self._scheduler.finished
+        if self._ahead is not None:
+            self._wheel.note_plenty()
+        elif not self._scheduler.finished:
+            # Whoever waits does so on his own, for the handles.
+            self._wheel.note_lack()
+            return False
+        return True
 
     def look_ahead(self) -> bool:
         """Whether `next()` would return, or raise, something else than the end.
@@ -339,6 +346,7 @@ class EpochRun(Iterator[Any]):
                 self._wheel.give_work()
             opened = self._open(delivery)
             if opened is not None:
+                self._wheel.note_plenty()
                 return opened
         return None
 

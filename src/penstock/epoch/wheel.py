@@ -51,6 +51,8 @@ from penstock.schedule import (
 
 _log = logging.getLogger("penstock")
 
+# A wait that is felt: those below are the time that a reply is on its way.
+FELT_S = 0.001
 # Batches that take less never pay to be split, and would feel it.
 NOTED_FROM_S = 0.001
 
@@ -70,6 +72,7 @@ class Wheel:
         bad_samples: decides on them; None: nobody is asked, each is an error.
         progress: is told that the epoch has started.
         recorder: counts and times.
+        hurried: whether the loop will wait for its first batch.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Wheel:
         bad_samples: BadSamples | None,
         progress: Progress,
         recorder: StatisticsRecorder,
+        hurried: bool = True,
     ) -> None:
         self._engine = engine
         self._plan = plan
@@ -99,6 +103,8 @@ class Wheel:
         self._progress = progress
         self._recorder = recorder
         self._in_hand = False
+        # For so many batches more the loop counts as one that waits.
+        self._hurried = engine.seats if hurried else 0
         # When the loop began to wait beside workers that have nothing to do, and how long it has.
         self._starving_since = 0.0
         self._starved_s = 0.0
@@ -117,9 +123,13 @@ class Wheel:
         self._in_hand = in_hand
         try:
             self._fill_seats()
+            began = time.perf_counter()
             events.extend(self._engine.poll(self._restarts.bound(timeout_s)))
+            now = time.perf_counter()
+            if now - began > FELT_S:
+                self.note_lack()
             if self._starving_since:
-                self._starved_s += time.perf_counter() - self._starving_since
+                self._starved_s += now - self._starving_since
                 self._starving_since = 0.0
             while events:
                 self._handle(events.popleft())
@@ -145,6 +155,15 @@ class Wheel:
         else:
             self._starving_since = time.perf_counter()
 
+    def note_lack(self) -> None:
+        """The training loop has waited for a batch, or would have to."""
+        self._hurried = self._engine.seats
+
+    def note_plenty(self) -> None:
+        """What the training loop asks for was there."""
+        if self._hurried:
+            self._hurried -= 1
+
     def give_work(self) -> None:
         """Has the engine do what there is to do."""
         self._progress.started = True
@@ -153,7 +172,11 @@ class Wheel:
         self._engine.flush()
 
     def _carry_out(self) -> None:
-        self._order(self._splitting.carry(self._scheduler.commands(), self._scheduler.ready))
+        scheduler = self._scheduler
+        # A loop that does not wait has no use for parts, and is slow to have them put together: it
+        # looks at its workers once a step.
+        ready = scheduler.ready if self._hurried else len(scheduler.workers)
+        self._order(self._splitting.carry(scheduler.commands(), ready))
 
     def _order(self, commands: Sequence[Command[Result]]) -> None:
         for command in commands:
