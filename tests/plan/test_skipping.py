@@ -18,6 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from penstock.plan.order import SeededShuffle
 from penstock.plan.skipping import _jump, begin_behind
 
 LENGTH = 40
@@ -53,6 +54,7 @@ SAMPLERS: dict[str, Make] = {
     "replacing": lambda generator: RandomSampler(
         DATA, replacement=True, num_samples=100, generator=generator
     ),
+    "seeded": lambda generator: SeededShuffle(DATA, 5),
     "subset": lambda generator: SubsetRandomSampler(range(3, 30), generator),
     "weighted": lambda generator: WeightedRandomSampler([1.0, 2.0, 3.0], 50, generator=generator),
     "in pieces": InPieces,

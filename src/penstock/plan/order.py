@@ -40,7 +40,12 @@ class SeededShuffle(RandomSampler):
         self.epoch = self.told = epoch
 
     def __iter__(self) -> Iterator[int]:
+        yield from self.behind(0)
+
+    def behind(self, count: int) -> Iterator[int]:
+        """The order without its first `count` samples, of which no ints are made; drawn now."""
         generator = torch.Generator()
         # torch takes seeds up to 2**63 - 1 on every platform.
         generator.manual_seed(mix_seeds(self.seed, self.epoch, _SHUFFLE) >> 1)
-        yield from torch.randperm(len(self.data_source), generator=generator).tolist()
+        order = torch.randperm(len(self.data_source), generator=generator)
+        return iter(order[count:].tolist())

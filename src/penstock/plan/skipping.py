@@ -9,6 +9,8 @@ from typing import Any
 
 from torch.utils.data import BatchSampler
 
+from penstock.plan.order import SeededShuffle
+
 _LIST_ITERATOR: Any = type(iter([]))
 _END = object()
 
@@ -26,10 +28,15 @@ def begin_behind(batches: Iterable[object], skip: int) -> Iterator[object]:
     # In torch's own class, and no other, a batch is the next so many indices. An iterator stands
     # for the sampler in a new one, which then begins with what that gives next.
     if skip and type(batches) is BatchSampler:
-        indices = iter(batches.sampler)
-        _pass_over(indices, skip * batches.batch_size)
+        indices = _behind(batches.sampler, skip * batches.batch_size)
         return iter(BatchSampler(indices, batches.batch_size, batches.drop_last))
-    remaining = iter(batches)
+    return _behind(batches, skip)
+
+
+def _behind(order: Iterable[Any], skip: int) -> Iterator[Any]:
+    if type(order) is SeededShuffle:
+        return order.behind(skip)
+    remaining = iter(order)
     _pass_over(remaining, skip)
     return remaining
 
