@@ -7,6 +7,7 @@ import pytest
 from penstock.plan import StreamTurns
 from penstock.schedule import Window
 from penstock.schedule.window import (
+    COUNTED_BATCHES,
     FRESH_BYTES_A_SECOND,
     LENT_WORK_S,
     MOST_OF_ROOM,
@@ -91,7 +92,29 @@ def test_where_batches_are_large_the_wait_has_to_be_worth_the_memory():
     assert window.size == 16
 
 
+def test_waits_that_only_add_up_over_hundreds_of_batches_are_not_worth_memory():
+    window = Window(4, workers=2)
+    window.note_done(SLOW_S, 1 << 20)
+    worth_s = 4 * (1 << 20) / FRESH_BYTES_A_SECOND
+    for _ in range(1000):
+        window.note_starved(worth_s / COUNTED_BATCHES / 2)
+        window.note_done(SLOW_S, 1 << 20)
+    assert window.size == 4
+    for _ in range(COUNTED_BATCHES):
+        window.note_starved(worth_s / COUNTED_BATCHES * 2)
+        window.note_done(SLOW_S, 1 << 20)
+    assert window.size == 8
+
+
 # How fast batches come.
+
+
+def test_quick_batches_get_a_wider_window_only_where_they_are_small():
+    for size, grows in ((1 << 16, True), (1 << 20, False)):
+        window = Window(4, workers=2)
+        for _ in range(100):
+            window.note_done(1e-6, size)
+        assert (window.size > 4) == grows
 
 
 def test_batches_that_take_no_time_widen_the_window_until_each_worker_has_enough():

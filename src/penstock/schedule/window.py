@@ -8,7 +8,8 @@ asked so far ahead. So a window begins small, and grows where a worker would be 
   batches are large, it has to have waited as long as fresh memory for more of them would take: of
   workers that are only a little out of step, none is idle for long;
 - a worker has made all that it was lent before a reply and the next lease have gone their ways
-  (`note_done`). With more at once, they also go together, in one call of the system.
+  (`note_done`). With more at once, they also go together, in one call of the system. Where that
+  takes hardly any memory: what fits into a cache is worth more.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ MOST_PER_WORKER = 32
 # How fast memory is had that nobody has used yet: the system empties it, and shows it to two
 # processes.
 FRESH_BYTES_A_SECOND = 2e9
+# What the loop has waited counts for about as many batches. What adds up to more only over hundreds
+# is workers that are now and then out of step, and memory that a cache holds is worth more than it.
+COUNTED_BATCHES = 32
 # The share of the room for batches that those on their way may take, where nobody has said.
 MOST_OF_ROOM = 8
 
@@ -48,7 +52,7 @@ class Window:
         self._fits = fits
         self._most = max(size, workers * MOST_PER_WORKER) if workers else size
         self._largest = 0
-        # Since it last grew.
+        # Since it last grew, and lately.
         self._starved_s = 0.0
 
     @property
@@ -69,7 +73,10 @@ class Window:
         """
         if size > self._largest:
             self._largest = size
-        if self.size < self._most and busy_s * self.size < LENT_WORK_S * self._workers:
+        self._starved_s -= self._starved_s / COUNTED_BATCHES
+        # Nobody has waited for it: memory that takes as long is not worth it.
+        is_cheap = self._more * self._largest < LENT_WORK_S * FRESH_BYTES_A_SECOND
+        if is_cheap and self._more and busy_s * self.size < LENT_WORK_S * self._workers:
             self._grow()
 
     def note_starved(self, waited_s: float = 0.0) -> None:
@@ -79,10 +86,13 @@ class Window:
             waited_s: seconds that it has been so since this was told last.
         """
         self._starved_s += waited_s
-        if self.size < self._most:
-            more = min(self._most, 2 * self.size) - self.size
-            if self._starved_s * FRESH_BYTES_A_SECOND >= more * self._largest:
-                self._grow()
+        if self._more and self._starved_s * FRESH_BYTES_A_SECOND >= self._more * self._largest:
+            self._grow()
+
+    @property
+    def _more(self) -> int:
+        """By how much it would grow."""
+        return min(self._most, 2 * self.size) - self.size
 
     def narrow(self, size: int) -> None:
         """From now on, at most so many; at least 1."""
