@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ from penstock.automatic import Choice
 from penstock.observe import Statistics
 
 BEGUN = Choice(8, "this process may use 8 processors", 8)
-EPOCH = Statistics(batches=100, workers=8, elapsed_s=10.0, first_batch_s=0.5, first_wait_s=0.5)
+EPOCH = Statistics(batches=100, workers=8, looped_s=10.0, first_wait_s=0.5)
 
 
 class Quick(Dataset[tuple[torch.Tensor, int]]):
@@ -76,11 +77,8 @@ class TestReview:
         assert BEGUN.reviewed(seen, persistent=True).workers > 0
 
     def test_nor_is_what_the_program_did_before_its_loop(self):
-        seen = replace(EPOCH, elapsed_s=14.0, first_batch_s=4.2, first_wait_s=0.2)
-        busy = replace(seen, waited_s=0.25, busy_s=38.0)
-        assert BEGUN.reviewed(busy, persistent=True) == BEGUN
-        waiting = replace(seen, waited_s=3.0, busy_s=3.2)
-        assert BEGUN.reviewed(waiting, persistent=True).workers == 0
+        seen = replace(EPOCH, elapsed_s=99.0, waited_s=0.6, busy_s=45.0)
+        assert BEGUN.reviewed(seen, persistent=True) == BEGUN
 
     def test_samples_that_ended_a_worker_are_not_made_in_the_training_process(self):
         certificate: Any = object()
@@ -194,6 +192,65 @@ def test_it_goes_by_what_an_epoch_has_cost(monkeypatch, caplog):
     assert len(caplog.records) == 2
 
 
+class Opening(Quick):
+    """Opens its file when it is first read, and goes to and fro in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: Any = None
+
+    def __getitem__(self, index: int) -> int:
+        if self.file is None:
+            self.file = self.path.open("rb")
+        self.file.seek(index)
+        return self.file.read(1)[0]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_file_that_is_kept_open_is_not_opened_in_the_training_process(
+    script, tmp_path, persistent
+):
+    script += [0]
+    path = tmp_path / "numbers"
+    path.write_bytes(bytes(range(160)))
+    dataset = Opening(path)
+    loader = penstock.DataLoader(
+        dataset,
+        8,
+        num_workers="auto",
+        persistent_workers=persistent,
+        multiprocessing_context="fork",
+    )
+    for _ in range(3):
+        assert [number for batch in loader for number in batch.tolist()] == list(range(160))
+        assert loader.num_workers == 2
+    assert dataset.file is None
+    assert loader.statistics().choice.endswith("for files that the dataset keeps open")
+
+
+def test_a_loop_that_is_not_done_keeps_its_workers(script):
+    script += [2, 0]
+    loader = penstock.DataLoader(Quick(), 8, num_workers="auto")
+    values(loader)
+    first = iter(loader)
+    next(first)
+    second = iter(loader)
+    assert loader.num_workers == 2
+    first.close()
+    second.close()
+    iter(loader).close()
+    assert loader.num_workers == 0
+
+
+def test_samples_that_are_known_to_kill_keep_a_worker(monkeypatch):
+    loader = penstock.DataLoader(Quick(), 8, num_workers="auto", on_error="skip", max_skipped=None)
+    values(loader)
+    loader._quarantine[3] = object()
+    monkeypatch.setattr(penstock.DataLoader, "statistics", lambda _: replace(EPOCH, workers=2))
+    loader._review_choice()
+    assert loader._choice.least == 1
+
+
 def test_a_state_is_taken_up_with_another_number(script):
     script += [1]
     settings = {"batch_size": 8, "shuffle": True, "seed": 3, "num_workers": "auto"}
@@ -268,6 +325,8 @@ def test_it_may_be_set_later():
         {"worker_init_fn": print},
         {"shuffle": True, "generator": torch.Generator()},
         {"dataset": Stateful()},
+        {"sampler": list(range(40))},
+        {"batch_sampler": [[1, 2], [3]], "batch_size": 1},
     ],
     ids=lambda settings: next(iter(settings)),
 )

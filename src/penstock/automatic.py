@@ -3,8 +3,8 @@
     processors ──> first epoch ──> what it cost, and how long the loop waited ──> next epoch ──> …
 
 Only between two epochs, so that nothing is made in workers and in the training process at once. And
-who has gone on without workers stays so: workers that were forked behind that would share a file
-that the dataset has opened meanwhile, and its position in it.
+only where the dataset keeps no file open: opened in this process, it would be shared, with its
+position, by all workers that are forked behind that.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import IterableDataset, RandomSampler, default_collate
+from torch.utils.data import IterableDataset, default_collate
 
-from penstock.checkpoint import has_state
+from penstock.checkpoint import LoaderMemory, has_state
+from penstock.collate import programs_functions
 from penstock.engines.processors import processors_of_rank
+from penstock.foresight import draws_to_its_end, is_known
 from penstock.observe import Statistics
 
 _log = logging.getLogger("penstock")
@@ -71,11 +73,8 @@ class Choice:
             return replace(self, least=1).reviewed(seen, persistent=persistent)
         if self.is_final or seen.batches < _LEAST_BATCHES or seen.workers != self.workers:
             return self
-        waited_s, looped_s = seen.waited_s, seen.elapsed_s - (seen.first_batch_s or 0.0)
-        if persistent:
-            waited_s -= seen.first_wait_s
-        else:
-            looped_s += seen.first_wait_s
+        start_s = seen.first_wait_s if persistent else 0.0
+        waited_s, looped_s = seen.waited_s - start_s, seen.looped_s - start_s
         here_s = _OF_A_WORKERS_TIME * seen.busy_s
         if waited_s > here_s and not self.least:
             reason = (
@@ -109,15 +108,31 @@ def first_choice(loader: TorchDataLoader[Any]) -> Choice:
     return choice
 
 
-def next_choice(loader: TorchDataLoader[Any], choice: Choice, seen: Statistics) -> Choice:
+def next_choice(
+    loader: TorchDataLoader[Any],
+    choice: Choice,
+    seen: Statistics,
+    *,
+    memory: LoaderMemory,
+    opened: bool,
+    harmful: bool,
+) -> Choice:
     """Return how many workers the next epoch of a loader has.
 
     Args:
         loader: with its attributes as they are now.
         choice: for the epoch before.
         seen: what that has cost.
+        memory: the loader's.
+        opened: whether files or sockets were open in workers.
+        harmful: whether samples are known that end who makes them.
     """
-    bound = _bound_by(loader)
+    if harmful:
+        choice = replace(choice, least=1)
+    bound = _bound_by(loader, memory)
+    if opened and bound is None:
+        # Opened here, they would be shared with workers that other loaders of the dataset fork.
+        bound = "files that the dataset keeps open"
     if bound is None:
         following = choice.reviewed(seen, persistent=loader.persistent_workers)
     elif choice.workers and not choice.is_final:
@@ -130,7 +145,7 @@ def next_choice(loader: TorchDataLoader[Any], choice: Choice, seen: Statistics) 
     return following
 
 
-def _bound_by(loader: Any) -> str | None:
+def _bound_by(loader: Any, memory: LoaderMemory) -> str | None:
     """What only workers can keep to, or might not be the same with others, or none."""
     bounds = {
         "worker_init_fn": loader.worker_init_fn,
@@ -140,8 +155,11 @@ def _bound_by(loader: Any) -> str | None:
         # What these return may be the dataset's own, for the loop to change.
         "batch_size=None": loader.batch_sampler is None,
         "collate_fn": loader.collate_fn is not default_collate,
-        # Workers have the order asked for ahead, which a loop that breaks off leaves elsewhere.
-        "generator": isinstance(loader.sampler, RandomSampler) and loader.sampler.generator,
+        "default_collate_fn_map": programs_functions(),
+        # Workers have the order asked for ahead. A loop that breaks off finds a generator that it
+        # is drawn from elsewhere, and a sampler may look at the loop.
+        "generator": draws_to_its_end(memory),
+        "a sampler of your own": not all(map(is_known, memory.samplers)),
         "the dataset's own state, of which each worker has one": has_state(loader.dataset),
     }
     return next((name for name, binds in bounds.items() if binds), None)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
-from torch.utils.data import IterableDataset, RandomSampler, default_collate
+from torch.utils.data import IterableDataset, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Identity, LoaderMemory, Progress, StreamProgress
@@ -25,7 +25,7 @@ from penstock.engines.job import Job
 from penstock.engines.parts import may_split
 from penstock.engines.protocol import Guess
 from penstock.epoch import EpochRun, EpochSettings
-from penstock.foresight import following_seed, foresee
+from penstock.foresight import draws_to_its_end, following_seed, foresee
 from penstock.options import ErrorPolicy, SampleErrorMode, Supervision, length_of
 from penstock.plan import EpochPlan, GivenBatches, RefillingBatches, StreamTurns
 from penstock.schedule import DonorPlan
@@ -94,7 +94,7 @@ def begin_epoch(
     settings = EpochSettings(
         seed=seed,
         window=loader.num_workers * (loader.prefetch_factor or 0) or 1,
-        widens=own.widens and not (isinstance(plan, GivenBatches) and _draws_to_its_end(memory)),
+        widens=own.widens and not (isinstance(plan, GivenBatches) and draws_to_its_end(memory)),
         in_order=loader.in_order,
         timeout_s=loader.timeout if loader.num_workers else 0.0,
         policy=own.policy,
@@ -164,17 +164,6 @@ def samplers_of(loader: Loader) -> list[Any]:
     if _is_stream(loader):
         return []
     return [part for part in (loader.batch_sampler, loader.sampler) if part is not None]
-
-
-def _draws_to_its_end(memory: LoaderMemory) -> bool:
-    """Whether the order moves a generator that was given not only where it begins.
-
-    A loop that breaks off then finds it, for the next order, as far on as the sampler was asked
-    ahead, which is to be the same each time, and in torch's loader.
-    """
-    return any(
-        isinstance(part, RandomSampler) and part.generator is not None for part in memory.samplers
-    )
 
 
 def identity_of(loader: Loader, own: OwnSettings) -> Identity:

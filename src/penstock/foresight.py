@@ -90,7 +90,7 @@ def _is_foreseeable(loader: TorchDataLoader[Any], memory: LoaderMemory) -> bool:
         or loader.worker_init_fn is not None
         or has_state(dataset)
         or memory.has_loaded
-        or not all(map(_is_known, memory.samplers))
+        or not all(map(is_known, memory.samplers))
         # The loader tells it what the program says, which may be any epoch; told by the program
         # itself, it tells its copies in workers in a way of its own.
         or callable(getattr(dataset, "set_epoch", None))
@@ -98,7 +98,19 @@ def _is_foreseeable(loader: TorchDataLoader[Any], memory: LoaderMemory) -> bool:
     )
 
 
-def _is_known(sampler: object) -> bool:
+def draws_to_its_end(memory: LoaderMemory) -> bool:
+    """Whether the order moves a generator that was given not only where it begins.
+
+    A loop that breaks off then finds it, for the next order, as far on as the sampler was asked
+    ahead, which is to be the same each time, and in torch's loader.
+    """
+    return any(
+        isinstance(part, RandomSampler) and part.generator is not None for part in memory.samplers
+    )
+
+
+def is_known(sampler: object) -> bool:
+    """Whether a sampler is one of torch's, or Penstock's, which do not look at the loop."""
     if isinstance(sampler, WeightedRandomSampler) and sampler.weights.device.type != "cpu":
         # Drawn where its weights are, from a generator that is not put back.
         return False

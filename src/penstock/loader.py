@@ -254,8 +254,7 @@ class DataLoader(TorchDataLoader[T_co]):
                 "pinned memory won't be used.",
                 stacklevel=2,
             )
-        if self._choice is not None and self._recorder is not None:
-            self._choose(next_choice(self, self._choice, self.statistics()))
+        self._review_choice()
         run = begin_epoch(self, self._own, self._memory(), self._workers)
         self._skipped = run.skipped
         self._recorder = run.recorder
@@ -283,6 +282,22 @@ class DataLoader(TorchDataLoader[T_co]):
             self._choose(first_choice(self))
         else:
             self.__dict__["num_workers"] = count
+
+    def _review_choice(self) -> None:
+        """Behind an epoch, has "auto" go by what that has cost."""
+        self._workers.watches = self._choice is not None and not self._choice.is_final
+        last = self._workers.run
+        if self._choice is None or self._recorder is None or not (last is None or last.is_over):
+            return
+        choice = next_choice(
+            self,
+            self._choice,
+            self.statistics(),
+            memory=self._memory(),
+            opened=self._workers.has_opened,
+            harmful=bool(self._quarantine),
+        )
+        self._choose(choice)
 
     def _choose(self, choice: Choice) -> None:
         self._choice = choice

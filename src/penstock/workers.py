@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader as TorchDataLoader
@@ -23,10 +24,14 @@ class Workers:
 
     Attributes:
         pace: what batches have cost them.
+        watches: whether to look at what they have open at the end of each epoch.
+        has_opened: whether that was a file or a socket: the dataset's, or a library's.
     """
 
     def __init__(self) -> None:
         self.pace = Pace()
+        self.watches = False
+        self.has_opened = False
         self._engine: ProcessEngine | None = None
         self._end: Callable[[], object] = _nothing
         self._run: weakref.ref[EpochRun] | None = None
@@ -74,10 +79,11 @@ class Workers:
             if previous is not None:
                 previous.close()
             if self._engine.seats == job.seats and not anew:
-                return self._engine, _nothing
+                return self._engine, partial(self._part, self._engine)
             self._end()
             self._engine = None
         if not loader.num_workers:
+            self._lists = []
             inline = InlineEngine(job, seed=seed)
             return inline, inline.close
         lists = (
@@ -93,10 +99,19 @@ class Workers:
         )
         engine.start()
         if not loader.persistent_workers:
-            return engine, engine.crew.close
+            return engine, partial(self._part, engine, engine.crew.close)
         self._engine = engine
         self._end = weakref.finalize(loader, engine.crew.close)
-        return engine, _nothing
+        return engine, partial(self._part, engine)
+
+    def _part(self, engine: ProcessEngine, end: Callable[[], object] | None = None) -> None:
+        """An epoch is over; without an `end` its workers outlive it."""
+        try:
+            if self.watches and engine.is_ours:
+                self.has_opened = self.has_opened or engine.has_opened()
+        finally:
+            if end is not None:
+                end()
 
 
 def _nothing() -> None:

@@ -344,6 +344,14 @@ def test_a_function_of_the_program_that_takes_tuples_gets_them(functions, kind):
     assert collate(samples) == ["its own", *samples]
 
 
+def test_without_a_slot_numbers_go_where_the_program_wants_tensors():
+    samples = [(1, 2.0), (3, 4.0)]
+    with torch.device("meta"):
+        found = SlotCollate(None)(samples)
+        assert [part.device.type for part in found] == ["meta", "meta"]
+        assert [part.dtype for part in found] == [part.dtype for part in default_collate(samples)]
+
+
 def test_without_a_slot_tensors_may_be_resized():
     ints, floats = SlotCollate(None)([(1, 2.0), (3, 4.0)])
     assert ints.resize_(200).shape == floats.resize_(200).shape == (200,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from penstock.engines import vitals
-from penstock.engines.vitals import look_at
+from penstock.engines.vitals import has_opened, look_at
 
 MIB = 1 << 20
 
@@ -99,3 +100,32 @@ def test_where_the_system_has_no_such_files_psutil_is_asked(monkeypatch):
     assert seen.rss_bytes > 0
     assert seen.peak_rss_bytes is None
     assert seen.descriptors
+
+
+@pytest.mark.parametrize(
+    ("prepare", "opens"),
+    [
+        (lambda: 1, False),
+        (os.pipe, False),
+        (lambda: os.memfd_create("batches"), False),
+        (lambda: os.open("/dev/urandom", os.O_RDONLY), False),
+        (lambda: os.open(__file__, os.O_RDONLY), True),
+        (lambda: os.open("/", os.O_RDONLY), True),
+        (socket.socket, True),
+    ],
+    ids=["nothing", "a pipe", "memory", "a device", "a file", "a folder", "a socket"],
+)
+def test_files_and_sockets_that_a_process_has_opened_are_seen(prepare, opens):
+    with child_that(prepare) as pid:
+        assert has_opened(pid) == opens
+
+
+def test_what_this_process_has_open_too_does_not_count(tmp_path):
+    with (tmp_path / "file").open("w"), child_that(lambda: 1) as pid:
+        assert not has_opened(pid)
+
+
+def test_of_a_process_that_is_gone_nobody_knows():
+    with child_that(lambda: 1) as pid:
+        pass
+    assert has_opened(pid)

@@ -180,3 +180,25 @@ def test_what_the_function_for_batches_raises_takes_that_batch_alone():
     with pytest.raises(RuntimeError, match="not this one"):
         next(batches)
     assert next(batches) == 64 + 81 + 100 + 121
+
+
+class Counting(Squares):
+    """Tells how many samples it has made."""
+
+    made = 0
+
+    def __getitem__(self, index: int) -> Any:
+        self.made += 1
+        return None if index == 5 else self.made
+
+    def state_dict(self) -> dict[str, int]:
+        return {"made": self.made}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.made = state["made"]
+
+
+def test_where_a_dataset_tells_its_state_nothing_is_made_behind_a_none():
+    here = told(penstock.DataLoader(Counting(), 4))
+    there = told(penstock.DataLoader(Counting(), 4, num_workers=1))
+    assert here[2] == there[2] == [[7, 8, 9, 10]]

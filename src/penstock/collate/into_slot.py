@@ -165,7 +165,7 @@ class SlotCollate:
 
     def _integers(self, numbers: Sequence[int], *, collate_fn_map: Any = None) -> torch.Tensor:
         """A tensor of ints; an array reads a list eight times as fast as torch does."""
-        if type(numbers[0]) is int:
+        if type(numbers[0]) is int and self._are_made_here():
             try:
                 return self._own(torch.frombuffer(array("q", numbers), dtype=torch.int64))
             except (TypeError, OverflowError):
@@ -175,10 +175,16 @@ class SlotCollate:
 
     def _floats(self, numbers: Sequence[float], *, collate_fn_map: Any = None) -> torch.Tensor:
         """A tensor of doubles, as torch makes of Python's floats."""
+        if not self._are_made_here():
+            return torch.tensor(numbers, dtype=torch.float64)
         try:
             return self._own(torch.frombuffer(array("d", numbers), dtype=torch.float64))
         except TypeError:
             return torch.tensor(numbers, dtype=torch.float64)
+
+    def _are_made_here(self) -> bool:
+        """Whether numbers become a tensor of the processor's: a program may want them elsewhere."""
+        return self._allocate is not None or torch.get_default_device().type == "cpu"
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         """The same; where it is read here, in memory of torch's, which `resize_` counts on."""

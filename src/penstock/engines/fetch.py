@@ -13,7 +13,7 @@ from itertools import repeat
 from operator import getitem
 from typing import Any, cast
 
-from penstock.checkpoint import Snapshots, unpack
+from penstock.checkpoint import Snapshots, has_state, unpack
 from penstock.collate import Allocate, Rows
 from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
@@ -143,7 +143,7 @@ class Fetcher:
         """All samples, or the first error."""
         dataset, refuse_none = self._dataset, self._job.none_is_error
         begin_sample, note = self._begin_sample, self._note
-        if self._seat is None and begin_sample is None:
+        if self._seat is None and begin_sample is None and not has_state(dataset):
             return self._fetch_here(indices, batch)
         limited = self._job.sample_timeout_s is not None
         line = self._place
@@ -172,7 +172,11 @@ class Fetcher:
         return self._collated(samples, batch)
 
     def _fetch_here(self, indices: Sequence[object], batch: int) -> Outcome:
-        """The same with less ado: nobody reads what is noted, and rows are for slots."""
+        """The same with less ado: nobody reads what is noted, and rows are for slots.
+
+        Behind a None the samples of the batch are made all the same, which a dataset that tells its
+        state would show.
+        """
         samples: list[Any] = []
         error: Exception | None = None
         try:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import psutil
 
+_NO_FILES = ("/dev/", "/memfd:", "/proc/")
+
 
 class Vitals(NamedTuple):
     """One look.
@@ -38,6 +40,27 @@ def look_at(pid: int) -> Vitals | None:
     with contextlib.suppress(OSError):
         descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     return Vitals(status["VmRSS"], status.get("VmHWM"), descriptors)
+
+
+def has_opened(pid: int) -> bool:
+    """Whether a process has files or sockets open that this one has not; True if nobody knows."""
+    try:
+        ours = _open_files("self")
+        return any(file not in ours for file in _open_files(str(pid)))
+    except OSError:
+        return True
+
+
+def _open_files(process: str) -> set[str]:
+    """What a process's descriptors lead to, but for pipes, memory, and devices."""
+    found = set()
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        # One of them is that of the folder, which is closed by now.
+        with contextlib.suppress(FileNotFoundError):
+            target = str(entry.readlink())
+            if target.startswith(("/", "socket:")) and not target.startswith(_NO_FILES):
+                found.add(target)
+    return found
 
 
 def _status(pid: int) -> dict[str, int]:

@@ -321,6 +321,11 @@ class EpochRun(Iterator[Any]):
         return left_s
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing more is made for it."""
+        return self._closed
+
+    @property
     def arena(self) -> Arena | None:
         """The shared memory that its batches come in, if it has any."""
         return self._engine.arena

@@ -22,6 +22,7 @@ class Statistics:
         elapsed_s: seconds from `iter()` to now, or to the end of the epoch.
         first_batch_s: seconds from `iter()` to the first batch, or None before it.
         first_wait_s: seconds of those in which the loop waited for it, in its first `next()`.
+        looped_s: seconds from that `next()` to the last batch that was handed over.
         waited_s: seconds that the training loop spent in `next()`. Where several loaders
             are waited for at once, that wait belongs to none of them.
         busy_s: seconds that all workers together worked on batches that arrived.
@@ -41,6 +42,7 @@ class Statistics:
     deaths: tuple[DeathCertificate, ...] = ()
     choice: str = ""
     first_wait_s: float = 0.0
+    looped_s: float = 0.0
 
     @property
     def samples_per_s(self) -> float:
@@ -78,6 +80,7 @@ class StatisticsRecorder:
         self._began = began
         self._first: float | None = None
         self._first_wait_s = 0.0
+        self._last = began
         self._ended: float | None = None
 
     def delivered(self, samples: int, wait_began: float) -> None:
@@ -91,6 +94,7 @@ class StatisticsRecorder:
         self.batches += 1
         self.samples += samples
         self.waited_s += now - wait_began
+        self._last = now
         if self._first is None:
             self._first = now
             self._first_wait_s = now - wait_began
@@ -116,4 +120,5 @@ class StatisticsRecorder:
             deaths=tuple(self.deaths),
             choice=choice,
             first_wait_s=self._first_wait_s,
+            looped_s=0.0 if self._first is None else self._last - self._first + self._first_wait_s,
         )
