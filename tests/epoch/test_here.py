@@ -169,6 +169,16 @@ def test_a_look_ahead_keeps_an_error_for_its_turn():
     assert next(batches).tolist() == [16, 25, 36, 49]
 
 
+@pytest.mark.parametrize("dataset", [Squares, Pairs])
+def test_an_empty_batch_is_the_same_error_as_with_torch(dataset):
+    settings = {"batch_sampler": [[0], [], [1]]}
+    here = told(penstock.DataLoader(dataset(), **settings))
+    torchs = told(torch.utils.data.DataLoader(dataset(), **settings))
+    assert here[0] == torchs[0]
+    assert here[1][0] is torchs[1][0] is IndexError
+    assert len(here) == 3
+
+
 def test_what_the_function_for_batches_raises_takes_that_batch_alone():
     def refuse(samples: list[int]) -> int:
         if 16 in samples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,11 +55,11 @@ class SlotCollate:
     def __init__(self, allocate: Allocate | None) -> None:
         self._allocate = allocate
         self._replaced: dict[Any, Any] = {
+            torch.Tensor: (torch_collate.collate_tensor_fn, self._stack),
             int: (torch_collate.collate_int_fn, self._integers),
             float: (torch_collate.collate_float_fn, self._floats),
         }
         if allocate is not None:
-            self._replaced[torch.Tensor] = torch_collate.collate_tensor_fn, self._stack
             self._replaced[np.ndarray] = torch_collate.collate_numpy_array_fn, self._stack_arrays
         self._seen: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
@@ -130,6 +130,8 @@ class SlotCollate:
 
     def _stack(self, tensors: list[torch.Tensor], *, collate_fn_map: Any = None) -> torch.Tensor:
         """Stacks tensors to N×shape, in the slot where that pays."""
+        if self._allocate is None:
+            return _stack_as_torch(tensors, collate_fn_map)
         if self._rows is not None:
             stacked = self._rows.stacked(tensors)
             if stacked is not None:
@@ -152,7 +154,7 @@ class SlotCollate:
             )
         ):
             return _stack_as_torch(tensors, collate_fn_map)
-        room = torch.from_numpy(cast(Allocate, self._allocate)(size))
+        room = torch.from_numpy(self._allocate(size))
         out = room.view(dtype).view(len(tensors), *shape)
         return torch.stack(tensors, 0, out=out)
 
@@ -165,7 +167,7 @@ class SlotCollate:
 
     def _integers(self, numbers: Sequence[int], *, collate_fn_map: Any = None) -> torch.Tensor:
         """A tensor of ints; an array reads a list eight times as fast as torch does."""
-        if type(numbers[0]) is int and self._are_made_here():
+        if type(numbers[0]) is int:
             try:
                 return self._own(torch.frombuffer(array("q", numbers), dtype=torch.int64))
             except (TypeError, OverflowError):
@@ -175,20 +177,19 @@ class SlotCollate:
 
     def _floats(self, numbers: Sequence[float], *, collate_fn_map: Any = None) -> torch.Tensor:
         """A tensor of doubles, as torch makes of Python's floats."""
-        if not self._are_made_here():
-            return torch.tensor(numbers, dtype=torch.float64)
         try:
             return self._own(torch.frombuffer(array("d", numbers), dtype=torch.float64))
         except TypeError:
             return torch.tensor(numbers, dtype=torch.float64)
 
-    def _are_made_here(self) -> bool:
-        """Whether numbers become a tensor of the processor's: a program may want them elsewhere."""
-        return self._allocate is not None or torch.get_default_device().type == "cpu"
-
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The same; where it is read here, in memory of torch's, which `resize_` counts on."""
-        return tensor.clone() if self._allocate is None else tensor
+        """The same; where it is read here, in memory that torch has allocated, and may resize.
+
+        On the device, too, that the program has chosen for new tensors.
+        """
+        if self._allocate is not None:
+            return tensor
+        return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
 
 
 def _stack_as_torch(tensors: list[torch.Tensor], collate_fn_map: Any) -> torch.Tensor:

@@ -67,6 +67,7 @@ class Fetcher:
         # Where no sample has random numbers of its own, they go on from each to the next.
         in_sequence = seat is not None and not job.own_randomness
         self._sequence = ProcessRandomness() if in_sequence else None
+        self._is_plain = seat is None and not has_state(job.dataset)
         self._held: dict[int, _Partial] = {}
         self._snapshots = Snapshots(job.dataset, job.snapshot_every)
         self._many = getattr(job.dataset, "__getitems__", None) if job.batched else None
@@ -143,7 +144,7 @@ class Fetcher:
         """All samples, or the first error."""
         dataset, refuse_none = self._dataset, self._job.none_is_error
         begin_sample, note = self._begin_sample, self._note
-        if self._seat is None and begin_sample is None and not has_state(dataset):
+        if self._is_plain and begin_sample is None:
             return self._fetch_here(indices, batch)
         limited = self._job.sample_timeout_s is not None
         line = self._place
@@ -184,6 +185,12 @@ class Fetcher:
             samples.extend(map(getitem, repeat(self._dataset), indices))
         except Exception as raised:
             error = raised
+        outcome: Outcome | None = None
+        if error is None and len(samples) == len(indices) and _are_tuples(samples):
+            # Among tuples a None is refused here, and need not be looked for.
+            outcome = self._collated(samples, batch)
+            if isinstance(outcome, Made):
+                return outcome
         if self._job.none_is_error and type(None) in map(type, samples):
             del samples[next(place for place, sample in enumerate(samples) if sample is None) :]
             error = none_error(indices[len(samples)])
@@ -192,7 +199,7 @@ class Fetcher:
             error = StopIteration()
         if error is not None:
             return Broken(self._describe(error, indices[len(samples)], len(samples)))
-        return self._collated(samples, batch)
+        return outcome or self._collated(samples, batch)
 
     def _fetch_part(self, indices: Sequence[object], part: range) -> Outcome:
         """Some samples, or the first error.
@@ -356,6 +363,10 @@ class Fetcher:
         error = explain_index_error(error, self._dataset, index)
         source = name_source(self._dataset, index, error)
         return describe(error, index=index, source=source, seat=self._seat, place=place)
+
+
+def _are_tuples(samples: list[Any]) -> bool:
+    return bool(samples) and type(samples[0]) is tuple
 
 
 def _while_it_pays(
