@@ -9,12 +9,14 @@ from typing import Any
 
 from torch.utils.data import DataLoader as TorchDataLoader
 
+from penstock.engines.crew import Crew
 from penstock.engines.inline import InlineEngine
 from penstock.engines.job import Job
 from penstock.engines.launch import forks
 from penstock.engines.process import ProcessEngine
 from penstock.engines.protocol import Engine
 from penstock.engines.shared_lists import FoundList, SharedLists
+from penstock.engines.vitals import has_opened
 from penstock.epoch import EpochRun
 from penstock.schedule import Pace
 
@@ -25,13 +27,12 @@ class Workers:
     Attributes:
         pace: what batches have cost them.
         watches: whether to look at what they have open at the end of each epoch.
-        has_opened: whether that was a file or a socket: the dataset's, or a library's.
     """
 
     def __init__(self) -> None:
         self.pace = Pace()
         self.watches = False
-        self.has_opened = False
+        self._found: list[bool] = []
         self._engine: ProcessEngine | None = None
         self._end: Callable[[], object] = _nothing
         self._run: weakref.ref[EpochRun] | None = None
@@ -79,7 +80,7 @@ class Workers:
             if previous is not None:
                 previous.close()
             if self._engine.seats == job.seats and not anew:
-                return self._engine, partial(self._part, self._engine)
+                return self._engine, self._parting(self._engine.crew, _nothing)
             self._end()
             self._engine = None
         if not loader.num_workers:
@@ -99,19 +100,37 @@ class Workers:
         )
         engine.start()
         if not loader.persistent_workers:
-            return engine, partial(self._part, engine, engine.crew.close)
+            return engine, self._parting(engine.crew, engine.crew.close)
         self._engine = engine
         self._end = weakref.finalize(loader, engine.crew.close)
-        return engine, partial(self._part, engine)
+        return engine, self._parting(engine.crew, _nothing)
 
-    def _part(self, engine: ProcessEngine, end: Callable[[], object] | None = None) -> None:
-        """An epoch is over; without an `end` its workers outlive it."""
-        try:
-            if self.watches and engine.is_ours:
-                self.has_opened = self.has_opened or engine.has_opened()
-        finally:
-            if end is not None:
-                end()
+    @property
+    def has_opened(self) -> bool:
+        """Whether watched workers had a file or a socket open: the dataset's, most likely."""
+        return any(self._found)
+
+    def _parting(self, crew: Crew, end: Callable[[], object]) -> Callable[[], None]:
+        return partial(_part, crew, self._found if self.watches else None, end)
+
+
+def _part(crew: Crew, found: list[bool] | None, end: Callable[[], object]) -> None:
+    """An epoch is over.
+
+    It must hold no engine, nor what holds one: with that a dataset, whose functions may hold the
+    loader, would never be given up.
+
+    Args:
+        crew: its workers.
+        found: takes whether they have something open; None: nobody asks.
+        end: ends those that do not outlive it.
+    """
+    try:
+        if found is not None and crew.is_ours:
+            pids = [seat.pid for seat in crew.seats if seat.process is not None]
+            found.append(any(map(has_opened, pids)))
+    finally:
+        end()
 
 
 def _nothing() -> None:

@@ -38,7 +38,6 @@ from penstock.engines.seat import LEAVE_S
 from penstock.engines.shared_lists import SharedLists
 from penstock.engines.shared_result import SharedResult
 from penstock.engines.starter import Starter
-from penstock.engines.vitals import has_opened
 from penstock.errors import ClosedError, SerializationError, WireError
 from penstock.schedule import Fill, Lease
 from penstock.transport.arena import Arena
@@ -424,10 +423,6 @@ class ProcessEngine:
     def pids(self) -> list[int]:
         """The process ids of the workers, by seat."""
         return [seat.pid for seat in self._seats if seat.process is not None]
-
-    def has_opened(self) -> bool:
-        """Whether a worker has files or sockets open that this process has not."""
-        return any(has_opened(pid) for pid in self.pids())
 
     def close(self) -> None:
         """See `Engine.close`."""
