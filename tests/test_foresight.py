@@ -91,8 +91,8 @@ def finish_making(loader: penstock.DataLoader) -> None:
     assert run is not None
 
     def finished() -> bool:
-        run._turn(0.0)
-        return run._scheduler.all_made
+        run._source._turn(0.0)
+        return run._source._scheduler.all_made
 
     wait_for(finished)
 

@@ -276,7 +276,7 @@ def test_row_30_an_iterator_is_dropped_that_would_stop_next(on_error, start_meth
     variant(start_method, main=on_error == "skip")
     loader = loader_of(AllBad(LENGTH), start_method, on_error=on_error, max_skipped=0)
     batches = iter(loader)
-    wait_until(lambda run=batches: run._turn(0.0) or run._scheduler.ready)
+    wait_until(lambda run=batches: run._source._turn(0.0) or run._source._scheduler.ready)
     gc.collect()
     gc.disable()
     try:

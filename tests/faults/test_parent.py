@@ -354,7 +354,9 @@ def test_row_19_a_forked_child_is_not_handed_the_parents_batches(start_method):
     loader = loader_of(Numbers(400), start_method, prefetch_factor=4)
     batches = iter(loader)
     arrived = ids_of(next(batches))
-    wait_until(lambda: batches._turn(0.0) or batches._scheduler.ready > WORKERS * 4 // 2)
+    wait_until(
+        lambda: batches._source._turn(0.0) or batches._source._scheduler.ready > WORKERS * 4 // 2
+    )
 
     def is_refused(_):
         with pytest.raises(ClosedError, match="forked"):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import cast
+from typing import ClassVar, cast
 
 from penstock.checkpoint import Marks, Progress
 from penstock.engines.inline import InlineEngine
-from penstock.engines.protocol import Done, Failed, Opened
+from penstock.engines.protocol import Done, Failed, Opened, Result
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan
 from penstock.schedule import Lease
@@ -29,7 +29,14 @@ class Here:
         progress: how far the epoch has come before.
         marks: where each batch is entered.
         recorder: counts and times.
+
+    Attributes:
+        is_over: see `Incoming`; no error ends it before the sampler does.
+        finished: whether there is no more, where `look` has found nothing.
     """
+
+    is_over: ClassVar[bool] = False
+    finished: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -46,8 +53,8 @@ class Here:
         self._recorder = recorder
         self._leases = _leases(plan, progress)
 
-    def make(self) -> Opened | None:
-        """Make the next batch; None at the end.
+    def take(self, began: float = 0.0) -> Opened | None:
+        """Makes the next batch; None at the end.
 
         Raises:
             Exception: what a sample or the collate function raised; the next call goes on behind
@@ -70,6 +77,15 @@ class Here:
             return opened
         finally:
             self._marks.hand_over(number, read, (), self._plan.snapshot(number))
+
+    look = take
+
+    def wait(self, began: float) -> None:
+        """There is nothing to wait for."""
+
+    def abandon(self) -> list[Result]:
+        """Nothing is made that is not handed over."""
+        return []
 
 
 def _leases(plan: EpochPlan, progress: Progress) -> Iterator[Lease]:

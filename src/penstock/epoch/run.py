@@ -1,14 +1,11 @@
 """One epoch, as the training loop iterates it.
 
-    next() ──> turns the wheel until a delivery comes off ──> opens it ──> the batch, or an error
-
-The wheel turns only inside `next()` and `ready()`, in the caller's thread. Workers go on meanwhile,
-as far as the window of leases reaches.
+    next() ──> the next batch, from workers (`Incoming`) or made here (`Here`) ──> the batch, or an
+           error; and what the progress shows from then on
 """
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 import weakref
@@ -17,43 +14,17 @@ from typing import Any
 
 from penstock.checkpoint import Mark, Marks, Progress
 from penstock.engines.inline import InlineEngine
-from penstock.engines.protocol import (
-    NOTHING_LEFT,
-    Engine,
-    EpochStart,
-    Guess,
-    Opened,
-    Result,
-)
+from penstock.engines.protocol import Engine, EpochStart, Guess, Opened
 from penstock.epoch import texts
-from penstock.epoch.account import Account
-from penstock.epoch.bad_samples import BadSamples
 from penstock.epoch.here import Here
-from penstock.epoch.restarts import Restarts
+from penstock.epoch.incoming import Incoming, time_left_s
 from penstock.epoch.settings import EpochSettings
 from penstock.epoch.starts import starts_of
-from penstock.epoch.wheel import Wheel
-from penstock.errors import (
-    BatchTimeoutError,
-    ClosedError,
-    SampleError,
-    TooManySkippedError,
-    WorkerDiedError,
-)
+from penstock.errors import ClosedError, SampleError
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan
-from penstock.schedule import (
-    Delivery,
-    DonorPlan,
-    Inquest,
-    Ledger,
-    Scheduler,
-    Splitting,
-    Window,
-)
+from penstock.schedule import DonorPlan, Ledger
 from penstock.transport.arena import Arena
-
-_log = logging.getLogger("penstock")
 
 
 class EpochRun(Iterator[Any]):
@@ -94,10 +65,8 @@ class EpochRun(Iterator[Any]):
         foresee: Callable[[], Guess | None] | None = None,
     ) -> None:
         self._engine = engine
-        self._plan = plan
         self._settings = settings
         self._sized = sized
-        self._foresee = foresee
         self.progress = Progress() if progress is None else progress
         self._ledger = Ledger(
             settings.policy,
@@ -107,7 +76,6 @@ class EpochRun(Iterator[Any]):
         )
         self._marks = Marks(in_order=settings.in_order)
         self.recorder = StatisticsRecorder(workers, began)
-        self._bad_samples = BadSamples(self._ledger, self._marks, is_stream=plan.is_stream)
         self._claim_broken = False
         # With fewer at once, other workers may be lent a batch than those that have begun it.
         apart = quarantine or settings.window < engine.anticipated
@@ -115,70 +83,32 @@ class EpochRun(Iterator[Any]):
             EpochStart(settings.seed, starts_of(self.progress, engine.seats), settings.number),
             () if apart else plan.peek(engine.anticipated),
         )
-        # Only now: an epoch may begin with new workers.
-        restarts = Restarts(
-            engine.seats,
-            engine.ready_seats(),
-            most=settings.max_restarts,
-            is_stream=plan.is_stream,
-            tolerant=settings.policy.tolerant,
-        )
         self._closed = False
         self._exhausted = False
         # What `ready` has found, for `next()` to hand over.
         self._ahead: Opened | None = None
         self._error_ahead: Exception | None = None
-        self._window = Window(
-            settings.window,
-            workers=workers if settings.widens else 0,
-            fits=None if engine.arena is None else engine.arena.fits,
-        )
-        self._scheduler: Scheduler[Result] = Scheduler(
-            plan,
-            window=self._window,
-            in_order=settings.in_order,
-            donors=donors,
-            inquest=Inquest(
-                given_up=restarts.given_up,
-                killed=None if plan.is_stream else restarts.killed,
-                quarantine=quarantine,
-            ),
-            first=self.progress.passed,
-            passed=self.progress.beyond,
-        )
-        self._splitting: Splitting[Result] = Splitting(
-            self._scheduler.workers, settings.pace, whole=self.progress.passed + begun
-        )
-        self._account = Account(self._scheduler, plan, self._marks)
-        self._wheel = Wheel(
-            engine,
-            plan,
-            self._scheduler,
-            restarts,
-            splitting=self._splitting,
-            pace=settings.pace,
-            window=self._window,
-            account=self._account,
-            bad_samples=self._bad_samples if settings.policy.tolerant else None,
-            progress=self.progress,
-            recorder=self.recorder,
-            hurried=not begun,
-        )
-        # A dropped iterator frees what it has, as `close` does.
-        self._release = weakref.finalize(
-            self, _end, self._scheduler, self._splitting, self.recorder, release
-        )
-        for seat in range(engine.seats):
-            self._scheduler.add_worker(seat)
         simple = donors is None and not (plan.is_stream or settings.policy.tolerant or quarantine)
-        self._here: Here | None = None
+        self._source: Here | Incoming
         if isinstance(engine, InlineEngine) and simple:
-            self._here = Here(engine, plan, self.progress, self._marks, self.recorder)
-        # Without workers nothing is fetched ahead: a sampler is asked for a batch when the loop
-        # asks for it, and sees what the loop has done until then.
-        self._fetches_ahead = workers > 0
-        if self._fetches_ahead:
-            self._wheel.give_work()
+            self._source = Here(engine, plan, self.progress, self._marks, self.recorder)
+        else:
+            self._source = Incoming(
+                engine,
+                plan,
+                settings,
+                workers=workers,
+                begun=begun,
+                donors=donors,
+                progress=self.progress,
+                quarantine=quarantine,
+                ledger=self._ledger,
+                marks=self._marks,
+                recorder=self.recorder,
+                foresee=foresee,
+            )
+        # A dropped iterator frees what it has, as `close` does.
+        self._release = weakref.finalize(self, _end, self._source, self.recorder, release)
 
     def __iter__(self) -> EpochRun:
         return self
@@ -225,6 +155,7 @@ class EpochRun(Iterator[Any]):
         try:
             return self._advance(time.perf_counter())
         except Exception:
+            self._end_with_source()
             raise
         except BaseException:
             # Ctrl-C, at any point of what follows: what was half done is given up.
@@ -237,12 +168,9 @@ class EpochRun(Iterator[Any]):
         if opened is not None:
             # Which refuses a process that was forked since.
             self._engine.flush()
-        elif self._here is not None:
-            opened = self._here.make()
         else:
-            opened = self._next_opened(began)
+            opened = self._source.take(began)
         if opened is None:
-            self._account.close()
             self._exhausted = True
             self.close()
             raise StopIteration
@@ -255,29 +183,15 @@ class EpochRun(Iterator[Any]):
         if self._closed or self._ahead is not None or self._error_ahead is not None:
             return True
         try:
-            if self._here is not None:
-                self._ahead = self._here.make()
-                return True
-            self._wheel.give_work()
-            self._turn(0.0)
-            # Only opening it tells whether anything is left in a batch.
-            while self._ahead is None and (delivery := self._scheduler.pop()) is not None:
-                if self._fetches_ahead:
-                    self._wheel.give_work()
-                self._ahead = self._open(delivery)
+            self._ahead = self._source.look()
         except Exception as error:
+            self._end_with_source()
             self._error_ahead = error
             return True
         except BaseException:
             self.close()
             raise
-        if self._ahead is not None:
-            self._wheel.note_plenty()
-        elif not self._scheduler.finished:
-            # Whoever waits does so on his own, for the handles.
-            self._wheel.note_lack()
-            return False
-        return True
+        return self._ahead is not None or self._source.finished
 
     def look_ahead(self) -> bool:
         """Whether `next()` would return, or raise, something else than the end.
@@ -288,8 +202,15 @@ class EpochRun(Iterator[Any]):
             BatchTimeoutError: as `take` does.
         """
         began = time.perf_counter()
-        while not self.ready():
-            self._turn(self.left_s(began))
+        try:
+            while not self.ready():
+                self._source.wait(began)
+        except Exception:
+            self._end_with_source()
+            raise
+        except BaseException:
+            self.close()
+            raise
         return self._ahead is not None or self._error_ahead is not None
 
     def wait_handles(self) -> list[int]:
@@ -301,24 +222,8 @@ class EpochRun(Iterator[Any]):
         return [] if self._closed else self._engine.wait_handles()
 
     def left_s(self, began: float) -> float | None:
-        """How much longer a wait may last.
-
-        Args:
-            began: `time.perf_counter()` when it began.
-
-        Returns:
-            Seconds; None: for ever.
-
-        Raises:
-            BatchTimeoutError: it has lasted too long.
-        """
-        timeout_s = self._settings.timeout_s
-        if not timeout_s:
-            return None
-        left_s = began + timeout_s - time.perf_counter()
-        if left_s <= 0:
-            raise BatchTimeoutError(texts.timed_out(timeout_s))
-        return left_s
+        """How much longer a wait may last; see `time_left_s`."""
+        return time_left_s(self._settings.timeout_s, began)
 
     @property
     def is_over(self) -> bool:
@@ -341,100 +246,10 @@ class EpochRun(Iterator[Any]):
         self._ahead = None
         self._release()
 
-    # How a batch is come by.
-
-    def _next_opened(self, began: float) -> Opened | None:
-        """The next batch that has something in it; waits for it. None at the end."""
-        while (delivery := self._next_delivery(began)) is not None:
-            # Work for the workers first: they have it while the training loop computes.
-            if self._fetches_ahead:
-                self._wheel.give_work()
-            opened = self._open(delivery)
-            if opened is not None:
-                self._wheel.note_plenty()
-                return opened
-        return None
-
-    def _next_delivery(self, began: float) -> Delivery[Result] | None:
-        """The next delivery; waits for it. None at the end."""
-        scheduler = self._scheduler
-        delivery = scheduler.pop()
-        if delivery is not None:
-            if scheduler.ready < self._window.size // 2:
-                # Deaths and questions are dealt with while there is something to go on with.
-                self._turn(0.0, in_hand=True)
-            return delivery
-        if not self._fetches_ahead:
-            self._wheel.give_work()
-        while not scheduler.finished:
-            self._wheel.note_wait()
-            self._turn(self.left_s(began))
-            delivery = scheduler.pop()
-            if delivery is not None:
-                return delivery
-        return None
-
-    def _turn(self, timeout_s: float | None, *, in_hand: bool = False) -> None:
-        try:
-            self._wheel.turn(timeout_s, in_hand=in_hand)
-        except WorkerDiedError as death:
-            if not (self._engine.anticipated and self._scheduler.all_made):
-                self.close()
-                raise
-            # All that is left to be handed over is there. The next epoch has workers of its own.
-            told = str(death).partition("\n")[0]
-            _log.warning("%s; it was at the next epoch, and this one goes on without it", told)
-        except BaseException:
-            # Something may have been heard and not been dealt with.
+    def _end_with_source(self) -> None:
+        """Behind some errors there is no more."""
+        if self._source.is_over:
             self.close()
-            raise
-        if self._foresee is not None and self._scheduler.all_made:
-            self._look_beyond(self._foresee)
-
-    def _look_beyond(self, foresee: Callable[[], Guess | None]) -> None:
-        """The workers have nothing to do: they begin the next epoch."""
-        self._foresee = None
-        try:
-            guess = foresee()
-        except Exception:
-            # The next epoch's business, if it is still so then: a program may only be about to
-            # write down what the order is drawn from.
-            _log.debug("what the next epoch begins with cannot be told yet", exc_info=True)
-            return
-        if guess is not None:
-            self._engine.anticipate(guess)
-
-    def _open(self, delivery: Delivery[Result]) -> Opened | None:
-        """The batch of a delivery, if there is anything in it; the error in its place is raised."""
-        read = self._ledger.read
-        try:
-            return self._unpack(delivery)
-        finally:
-            if delivery.batch is not None:
-                self._account.hand_over(delivery.batch, self._ledger.read - read)
-
-    def _unpack(self, delivery: Delivery[Result]) -> Opened | None:
-        if delivery.error is not None:
-            lost = self._plan.is_stream and isinstance(delivery.error, WorkerDiedError)
-            if lost or isinstance(delivery.error, TooManySkippedError):
-                # A worker in its place would come to the same sample again.
-                self.close()
-            raise delivery.error
-        if delivery.result is None:
-            return None
-        opened = delivery.result.open()
-        batch = delivery.batch or 0
-        if opened.snapshot is not None:
-            self._marks.note_snapshot(batch, delivery.seat, opened.snapshot)
-        self._ledger.read += opened.samples + len(opened.failures)
-        try:
-            self._bad_samples.leave_out(batch, opened.failures)
-        except TooManySkippedError:
-            self.close()
-            raise
-        return None if opened.value is NOTHING_LEFT else opened
-
-    # What is remembered, and told.
 
     def _check_claim(self) -> None:
         length, samples = self._settings.claimed_samples, self.recorder.samples
@@ -444,12 +259,9 @@ class EpochRun(Iterator[Any]):
 
 
 def _end(
-    scheduler: Scheduler[Result],
-    splitting: Splitting[Result],
-    recorder: StatisticsRecorder,
-    release: Callable[[], None],
+    source: Here | Incoming, recorder: StatisticsRecorder, release: Callable[[], None]
 ) -> None:
     recorder.ended()
-    for result in [*scheduler.abandon(), *splitting.abandon()]:
+    for result in source.abandon():
         result.discard()
     release()
