@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset, default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from penstock.checkpoint import Identity, LoaderMemory, Progress, StreamProgress
+from penstock.engines.bundles import may_bundle
 from penstock.engines.job import Job
 from penstock.engines.parts import may_split
 from penstock.engines.protocol import Guess
@@ -91,10 +92,11 @@ def begin_epoch(
     except BaseException:
         memory.undo()
         raise
+    widens = own.widens and not (isinstance(plan, GivenBatches) and draws_to_its_end(memory))
     settings = EpochSettings(
         seed=seed,
         window=loader.num_workers * (loader.prefetch_factor or 0) or 1,
-        widens=own.widens and not (isinstance(plan, GivenBatches) and draws_to_its_end(memory)),
+        widens=widens,
         in_order=loader.in_order,
         timeout_s=loader.timeout if loader.num_workers else 0.0,
         policy=own.policy,
@@ -102,6 +104,7 @@ def begin_epoch(
         planned=planned,
         number=number,
         pace=workers.pace if may_split(job) else None,
+        bundles=widens and may_bundle(job),
         claimed_samples=loader._IterableDataset_len_called if _is_stream(loader) else None,
     )
     try:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from penstock.certificate import DeathCertificate, Level
+from penstock.engines.bundles import lease_at
 from penstock.engines.crew import Crew, LeasedSeat
 from penstock.engines.job import Job
 from penstock.engines.naming import name_source
@@ -53,7 +54,7 @@ class Coroner:
         code = self._crew.end(seat, patience_s=0.0 if fault else EXIT_CODE_S)
         ended_s = time.monotonic()
         entry = overdue or self._journal.read(seat.number)
-        lease = None if entry is None else leases.get(entry.key)
+        lease = None if entry is None else lease_at(leases, entry.key)
         if lease is None or entry is None or entry.epoch != epoch:
             # At nothing that is still wanted.
             entry, lease = None, None

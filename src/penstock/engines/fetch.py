@@ -19,7 +19,16 @@ from penstock.engines.collation import Collation
 from penstock.engines.failure import Failure, describe
 from penstock.engines.job import Job
 from penstock.engines.naming import explain_index_error, name_source, none_error
-from penstock.engines.outcome import Broken, Held, Made, Outcome, Part, Tried, with_snapshot
+from penstock.engines.outcome import (
+    Broken,
+    Bundle,
+    Held,
+    Made,
+    Outcome,
+    Part,
+    Tried,
+    with_snapshot,
+)
 from penstock.engines.parts import is_plain
 from penstock.engines.protocol import NOTHING_LEFT, EpochStart, StreamStart
 from penstock.engines.randomness import ProcessRandomness, SampleRandomness
@@ -92,14 +101,46 @@ class Fetcher:
         if part is not None:
             return self._with_randomness(lambda: self._fetch_part(indices, part))
         if self._job.sample_errors == "raise":
-            for place, fill in lease.fills.items():
-                if fill.kind == "bad":
-                    return Broken(_set_aside(fill, place))
-            if self._many is not None:
-                return self._with_randomness(lambda: self._fetch_at_once(indices, batch))
-            return self._with_randomness(lambda: self._fetch_all(indices, batch))
+            return self._with_randomness(lambda: self._make(lease))
         todo: dict[int, object] = dict(enumerate(indices))
         return self._go_on(batch, _Partial([_OPEN] * len(indices)), todo, lease.fills)
+
+    def fetch_several(
+        self,
+        leases: Sequence[Lease],
+        begin: Callable[[Lease], None],
+        finish: Callable[[Made], bytes],
+    ) -> Outcome:
+        """Carries out leases that came together, one after another.
+
+        Whether samples have drawn random numbers is looked at behind the last: that takes as long
+        as making a batch of numbers does.
+
+        Args:
+            leases: they, each of one batch; a bad sample is an error.
+            begin: called before each.
+            finish: makes the message of each, behind it: a collate function may use its memory
+                again for the next.
+
+        Returns:
+            Their messages, or what the first that fails has come to.
+        """
+
+        def attempt() -> Outcome:
+            bodies: list[bytes] = []
+            for lease in leases:
+                begin(lease)
+                self._collate.begin()
+                outcome = self._make(lease)
+                if not isinstance(outcome, Made):
+                    return outcome
+                try:
+                    bodies.append(finish(outcome))
+                except Exception as error:
+                    return Broken(describe(error, seat=self._seat))
+            return Bundle(bodies)
+
+        return self._with_randomness(attempt)
 
     def gather(self, batch: int, samples: Callable[[], list[Any]]) -> Outcome:
         """Puts a batch together of samples that others have made.
@@ -139,6 +180,15 @@ class Fetcher:
             return outcome
         finally:
             randomness.abandon_lease()
+
+    def _make(self, lease: Lease) -> Outcome:
+        """The batch, or the first error."""
+        for place, fill in lease.fills.items():
+            if fill.kind == "bad":
+                return Broken(_set_aside(fill, place))
+        if self._many is not None:
+            return self._fetch_at_once(lease.indices, lease.batch)
+        return self._fetch_all(lease.indices, lease.batch)
 
     def _fetch_all(self, indices: Sequence[object], batch: int) -> Outcome:
         """All samples, or the first error."""

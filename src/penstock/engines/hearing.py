@@ -118,14 +118,14 @@ class Hearing:
         self._room.withdraw(key)
         for piece in pieces:
             self._arena.release(piece)
-        made = kind in (Kind.DONE, Kind.PART_DONE)
+        made = kind in (Kind.DONE, Kind.PART_DONE, Kind.BUNDLE_DONE)
         if not (made and current and frame.used):
             self._arena.release(slot)
         if not current:
             return
         result = None
         if made:
-            result = SharedResult(self._arena, frame.body, slot, frame.used)
+            result = SharedResult(self._arena, frame.body, slot, frame.used, lease.count)
         seat.resumption.answered(key, frame.position, frame.seen, result)
         if kind == Kind.DROPPED:
             return

@@ -57,7 +57,14 @@ class Part:
     samples: Sequence[Any]
 
 
-Outcome: TypeAlias = Made | Held | Broken | StreamEnded | Tried | Part
+@dataclass(frozen=True)
+class Bundle:
+    """Several batches, each in its message."""
+
+    bodies: Sequence[bytes]
+
+
+Outcome: TypeAlias = Made | Held | Broken | StreamEnded | Tried | Part | Bundle
 
 
 def with_snapshot(

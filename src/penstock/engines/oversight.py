@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+from penstock.engines.bundles import lease_at
 from penstock.engines.crew import Crew, LeasedSeat
 from penstock.engines.last_words import STACK_SIGNAL
 from penstock.engines.protocol import ROUND_S
@@ -123,7 +124,7 @@ class Oversight:
             return False
         allowed_s = self._sample_timeout_s
         if entry.place == AT_ONCE:
-            _, lease = seat.lent.get(entry.key, (0, None))
+            lease = lease_at({key: lease for key, (_, lease) in seat.lent.items()}, entry.key)
             if lease is None:
                 return False
             allowed_s *= max(1, len(lease.probe or lease.indices))

@@ -260,6 +260,8 @@ class ProcessEngine:
         """What a worker is told of a lease; the slots that it reads for that are added to some."""
         if lease.part is not None:
             return lease.indices[lease.part.start : lease.part.stop], lease.part
+        if lease.sizes:
+            return lease.indices, lease.fills, lease.sizes
         if not lease.pieces:
             return lease.indices, lease.fills or None, lease.probe
         pieces = []

@@ -122,6 +122,9 @@ class Result(Protocol):
     def open(self) -> Opened:
         """The batch. Call it, or `discard`, once."""
 
+    def open_all(self) -> list[Opened]:
+        """The batches, where it is several that were lent together. Call it instead of `open`."""
+
     def discard(self) -> None:
         """Gives its memory back unread; once it was opened or discarded, does nothing."""
 

@@ -20,11 +20,13 @@ _ANSWERS = {
     Kind.PROBE: frozenset({Kind.PROBED, Kind.FAILED}),
     Kind.PART: frozenset({Kind.PART_DONE, Kind.FAILED, Kind.CRAMPED}),
     Kind.GATHER: frozenset({Kind.DONE, Kind.FAILED, Kind.CRAMPED}),
+    Kind.BUNDLE: frozenset({Kind.BUNDLE_DONE, Kind.FAILED, Kind.CRAMPED}),
     # What was under way when the order came, or nothing any more.
     Kind.RECALL: frozenset(
         {
             Kind.DONE,
             Kind.PART_DONE,
+            Kind.BUNDLE_DONE,
             Kind.WITHHELD,
             Kind.FAILED,
             Kind.CRAMPED,
@@ -41,6 +43,8 @@ def order_of(lease: Lease) -> Kind:
         return Kind.PROBE
     if lease.part is not None:
         return Kind.PART
+    if lease.sizes:
+        return Kind.BUNDLE
     return Kind.GATHER if lease.pieces else Kind.LEASE
 
 

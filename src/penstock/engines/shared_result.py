@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from penstock.engines.bundles import split
 from penstock.engines.failure import placed
 from penstock.engines.protocol import Opened
 from penstock.errors import ClosedError, WireError
@@ -20,6 +21,7 @@ class SharedResult:
         body: the message, behind its header.
         slot: the slot's number.
         used: bytes of it that the batch takes; with 0 the slot is not its own any more.
+        count: how many batches it is.
 
     Attributes:
         settled: whether it was opened or discarded.
@@ -29,6 +31,7 @@ class SharedResult:
     __slots__ = (
         "_arena",
         "_body",
+        "_count",
         "_era",
         "_slot",
         "_snapshot",
@@ -37,13 +40,16 @@ class SharedResult:
         "settled",
     )
 
-    def __init__(self, arena: Arena, body: memoryview, slot: int, used: int) -> None:
+    def __init__(
+        self, arena: Arena, body: memoryview, slot: int, used: int, count: int = 1
+    ) -> None:
         self._arena = arena
         # Between two epochs the arena takes back what nobody has come for, this one's slot too.
         self._era = arena.era
         self._body = body
         self._slot = slot
         self._used = used
+        self._count = count
         self._snapshot: bytes | None = None
         self.random: bytes | None = None
         self.settled = False
@@ -64,11 +70,18 @@ class SharedResult:
 
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
-        self.settled = True
-        root = self._arena.lend(self._in_its_era(), self._used) if self._used else None
-        opened = self._decode(root)
+        opened = self._decode(self._body, self._lent())
         self._snapshot = opened.snapshot
         return opened
+
+    def open_all(self) -> list[Opened]:
+        """See `penstock.engines.protocol.Result`."""
+        memory = self._lent()
+        return [self._decode(body, memory) for body in split(self._body, self._count)]
+
+    def _lent(self) -> Bytes | None:
+        self.settled = True
+        return self._arena.lend(self._in_its_era(), self._used) if self._used else None
 
     def discard(self) -> None:
         """See `penstock.engines.protocol.Result`."""
@@ -94,7 +107,7 @@ class SharedResult:
             # would count as one that the program keeps.
             with contextlib.suppress(Exception):
                 root = self._arena.peek(self._in_its_era(), self._used) if self._used else None
-                self._snapshot = self._decode(root).snapshot
+                self._snapshot = self._decode(self._body, root).snapshot
         return self._snapshot
 
     def _in_its_era(self) -> int:
@@ -103,8 +116,8 @@ class SharedResult:
             raise ClosedError("this batch is of an epoch that was closed; iterate it again")
         return self._slot
 
-    def _decode(self, root: Bytes | None) -> Opened:
-        made = decode(self._body, root)
+    def _decode(self, body: memoryview, root: Bytes | None) -> Opened:
+        made = decode(body, root)
         try:
             value, samples, failures, snapshot, self.random = made
             return Opened(value, int(samples), placed(failures) if failures else (), snapshot)

@@ -24,21 +24,30 @@ from typing import Any, cast
 import torch
 from torch.utils.data._utils import worker as torch_worker
 
+from penstock.engines.bundles import join
 from penstock.engines.failure import describe
 from penstock.engines.fetch import Fetcher
 from penstock.engines.heap import keep_freed_memory
 from penstock.engines.hosting import StreamHost
 from penstock.engines.job import Job
 from penstock.engines.last_words import record as record_last_words
-from penstock.engines.outcome import Held, Made, Outcome, Part, StreamEnded, Tried
+from penstock.engines.outcome import (
+    Bundle,
+    Held,
+    Made,
+    Outcome,
+    Part,
+    StreamEnded,
+    Tried,
+)
 from penstock.engines.randomness import seed_process
 from penstock.engines.seat import LEAVE_S
 from penstock.errors import MemoryBudgetError
 from penstock.plan import stream_of
-from penstock.schedule import Lease
+from penstock.schedule import Fill, Lease
 from penstock.transport.backing import GROWTH_STEP_BYTES, SMALL_STEP_BYTES
 from penstock.transport.channel import SPIN_BELOW_S, Channel, ChannelClosed
-from penstock.transport.codec import decode, encode
+from penstock.transport.codec import INLINE_BYTES, decode, encode
 from penstock.transport.frames import Frame, Kind, pack
 from penstock.transport.journal import NO_PLACE, Journal
 from penstock.transport.writer import SlotWriter
@@ -50,6 +59,8 @@ _LOOK_AFTER_S = 0.0005
 PART_INLINE_BYTES = 1 << 10
 # How long processes that the dataset has started may take to leave; half of what this one has.
 _CHILDREN_S = LEAVE_S / 2
+# Replies that come with memory of the slot.
+_WITH_MEMORY = frozenset({Kind.DONE, Kind.PART_DONE, Kind.BUNDLE_DONE})
 
 
 def worker_main(
@@ -211,7 +222,7 @@ class _Worker:
             self._take(frame)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind in (Kind.LEASE, Kind.PROBE):
+        if frame.kind in (Kind.LEASE, Kind.PROBE, Kind.BUNDLE):
             self._leases.append(frame)
         elif frame.kind == Kind.PART:
             self._leases.append(frame)
@@ -282,12 +293,30 @@ class _Worker:
     def _carry_out(self, lease: Frame, terms: Any) -> Outcome:
         if lease.kind == Kind.GATHER:
             return cast(Fetcher, self._fetcher).gather(lease.batch, lambda: self._read(terms))
+        if lease.kind == Kind.BUNDLE:
+            return self._make_several(lease, *terms)
         where = lease.batch, lease.attempt, self._seat
         if lease.kind == Kind.PART:
             indices, part = terms
             return self._fetcher.fetch(Lease(*where, indices, part=part))
         indices, fills, probe = terms
         return self._fetcher.fetch(Lease(*where, indices, fills or {}, probe))
+
+    def _make_several(
+        self, lease: Frame, indices: list[Any], fills: dict[int, Fill], sizes: tuple[int, ...]
+    ) -> Outcome:
+        """Batches that were lent together."""
+        inline_bytes = INLINE_BYTES // len(sizes)
+
+        def begin(single: Lease) -> None:
+            self._journal.begin(lease.epoch, single.batch, single.attempt)
+
+        def finish(made: Made) -> bytes:
+            return encode(_told_of(made), self._writer, inline_bytes)
+
+        whole = Lease(lease.batch, lease.attempt, self._seat, indices, fills, sizes=sizes)
+        fetcher = cast(Fetcher, self._fetcher)
+        return fetcher.fetch_several(list(whole.singles()), begin, finish)
 
     def _read(self, pieces: list[tuple[int, int, bytes]]) -> list[Any]:
         """The samples of parts, in memory of their own: the batch may be made of them as they are.
@@ -360,9 +389,9 @@ class _Worker:
     def _encode(self, outcome: Outcome) -> tuple[Kind, bytes]:
         try:
             if isinstance(outcome, Made):
-                kept = (outcome.snapshot, outcome.random)
-                made = (outcome.value, outcome.samples, outcome.failures, *kept)
-                return Kind.DONE, encode(made, self._writer)
+                return Kind.DONE, encode(_told_of(outcome), self._writer)
+            if isinstance(outcome, Bundle):
+                return Kind.BUNDLE_DONE, join(outcome.bodies)
             if isinstance(outcome, Part):
                 return Kind.PART_DONE, encode(outcome.samples, self._writer, PART_INLINE_BYTES)
             if isinstance(outcome, Held):
@@ -385,7 +414,7 @@ class _Worker:
                 batch=lease.batch,
                 attempt=lease.attempt,
                 slot=lease.slot,
-                used=self._writer.used if kind in (Kind.DONE, Kind.PART_DONE) else 0,
+                used=self._writer.used if kind in _WITH_MEMORY else 0,
                 capacity=lease.capacity,
                 position=position,
                 seen=seen,
@@ -400,6 +429,11 @@ class _Worker:
         indices, _, _ = pickle.loads(lease.body)
         stream = stream_of(indices)
         return self._streams.pulled(stream), self._streams.seen(stream)
+
+
+def _told_of(made: Made) -> tuple[Any, ...]:
+    """What a batch's message says; see `SharedResult`."""
+    return made.value, made.samples, made.failures, made.snapshot, made.random
 
 
 def _turn(frame: Frame) -> tuple[bool, int]:

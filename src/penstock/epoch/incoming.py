@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, MutableMapping
 
 from penstock.checkpoint import Marks, Progress
@@ -24,6 +25,7 @@ from penstock.errors import BatchTimeoutError, TooManySkippedError, WorkerDiedEr
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan
 from penstock.schedule import (
+    Bundling,
     Delivery,
     DonorPlan,
     Inquest,
@@ -78,6 +80,7 @@ class Incoming:
         self._settings = settings
         self._ledger = ledger
         self._marks = marks
+        self._recorder = recorder
         self._foresee = foresee
         self.is_over = False
         tolerant = settings.policy.tolerant
@@ -94,6 +97,11 @@ class Incoming:
             workers=workers if settings.widens else 0,
             fits=None if engine.arena is None else engine.arena.fits,
         )
+        # Bad samples are decided on batch by batch.
+        bundles = settings.bundles and settings.in_order and workers > 0 and not tolerant
+        self._bundling = Bundling(self._window, workers) if bundles else None
+        # Of several that came together, what is still to be handed over, with their numbers.
+        self._pending: deque[tuple[int, Opened]] = deque()
         self._scheduler: Scheduler[Result] = Scheduler(
             plan,
             window=self._window,
@@ -106,6 +114,7 @@ class Incoming:
             ),
             first=progress.passed,
             passed=progress.beyond,
+            bundling=self._bundling,
         )
         self._splitting: Splitting[Result] = Splitting(
             self._scheduler.workers, settings.pace, whole=progress.passed + begun
@@ -119,6 +128,7 @@ class Incoming:
             splitting=self._splitting,
             pace=settings.pace,
             window=self._window,
+            bundling=self._bundling,
             account=self._account,
             bad_samples=self._bad_samples if tolerant else None,
             progress=progress,
@@ -142,13 +152,15 @@ class Incoming:
         Raises:
             Exception: what stands in its place, or why there can be no more: see `is_over`.
         """
+        if self._pending:
+            # Which refuses a process that was forked since.
+            self._engine.flush()
+            return self._hand_over()
+        if self._bundling is not None and self._recorder.batches:
+            self._bundling.note_step(began - self._recorder.last)
         while (delivery := self._next_delivery(began)) is not None:
-            # Work for the workers first: they have it while the training loop computes.
-            if self._fetches_ahead:
-                self._wheel.give_work()
-            opened = self._open(delivery)
+            opened = self._take_off(delivery)
             if opened is not None:
-                self._wheel.note_plenty()
                 return opened
         self._account.close()
         return None
@@ -159,15 +171,15 @@ class Incoming:
         Raises:
             Exception: as `take`.
         """
+        if self._pending:
+            self._engine.flush()
+            return self._hand_over()
         self._wheel.give_work()
         self._turn(0.0)
         # Only opening it tells whether anything is left in a batch.
         while (delivery := self._scheduler.pop()) is not None:
-            if self._fetches_ahead:
-                self._wheel.give_work()
-            opened = self._open(delivery)
+            opened = self._take_off(delivery)
             if opened is not None:
-                self._wheel.note_plenty()
                 return opened
         if not self._scheduler.finished:
             # Whoever waits does so on his own, for the handles.
@@ -186,10 +198,11 @@ class Incoming:
     @property
     def finished(self) -> bool:
         """Whether all was handed over."""
-        return self._scheduler.finished
+        return self._scheduler.finished and not self._pending
 
     def abandon(self) -> list[Result]:
         """Ends the epoch here; returns what has arrived, to be given up."""
+        self._pending.clear()
         return [*self._scheduler.abandon(), *self._splitting.abandon()]
 
     # How a batch is come by.
@@ -242,6 +255,29 @@ class Incoming:
             return
         if guess is not None:
             self._engine.anticipate(guess)
+
+    def _take_off(self, delivery: Delivery[Result]) -> Opened | None:
+        """The batch of a delivery, or the first of several; None: there is nothing in it."""
+        # Work for the workers first: they have it while the training loop computes.
+        if self._fetches_ahead:
+            self._wheel.give_work()
+        opened: Opened | None
+        if delivery.count > 1 and delivery.result is not None:
+            batches = delivery.result.open_all()
+            self._pending.extend(enumerate(batches, delivery.batch or 0))
+            opened = self._hand_over()
+        else:
+            opened = self._open(delivery)
+        if opened is not None:
+            self._wheel.note_plenty()
+        return opened
+
+    def _hand_over(self) -> Opened:
+        """The next of several that came together."""
+        number, opened = self._pending.popleft()
+        self._ledger.read += opened.samples
+        self._account.hand_over(number, opened.samples)
+        return opened
 
     def _open(self, delivery: Delivery[Result]) -> Opened | None:
         """The batch of a delivery, if there is anything in it; the error in its place is raised."""

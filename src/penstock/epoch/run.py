@@ -1,7 +1,7 @@
 """One epoch, as the training loop iterates it.
 
-    next() ──> the next batch, from workers (`Incoming`) or made here (`Here`) ──> the batch, or an
-           error; and what the progress shows from then on
+next() ──> the next batch, from workers (`Incoming`) or made here (`Here`) ──> the batch, or an
+       error; and what the progress shows from then on
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ class EpochSettings:
         planned: samples in the epoch, or None where that is unknown.
         number: the epoch's, for a dataset that has `set_epoch`; None: it is not told.
         pace: what the loader's batches cost; None: each is one worker's.
+        bundles: whether several batches may be lent together.
         claimed_samples: how many samples an iterable dataset has claimed to give, if it was
             asked; a warning says when it gives more.
     """
@@ -38,3 +39,4 @@ class EpochSettings:
     number: int | None = None
     claimed_samples: int | None = None
     pace: Pace | None = None
+    bundles: bool = False

@@ -38,6 +38,7 @@ from penstock.plan import EpochPlan
 from penstock.schedule import (
     FIRST_PART,
     Amend,
+    Bundling,
     Command,
     Discard,
     Issue,
@@ -68,6 +69,7 @@ class Wheel:
         splitting: of that scheduler's leases.
         pace: is told what batches cost; None: nobody asks.
         window: of that scheduler; is told how fast batches come.
+        bundling: of that scheduler, told the same; None: each batch is lent by itself.
         account: is told of what streams have given.
         bad_samples: decides on them; None: nobody is asked, each is an error.
         progress: is told that the epoch has started.
@@ -85,6 +87,7 @@ class Wheel:
         splitting: Splitting[Result],
         pace: Pace | None,
         window: Window,
+        bundling: Bundling | None = None,
         account: Account,
         bad_samples: BadSamples | None,
         progress: Progress,
@@ -98,6 +101,7 @@ class Wheel:
         self._splitting = splitting
         self._pace = pace
         self._window = window
+        self._bundling = bundling
         self._account = account
         self._bad_samples = bad_samples
         self._progress = progress
@@ -238,9 +242,12 @@ class Wheel:
             whole, parts_s, parts_bytes = gathered
             seat, attempt, busy_s = whole.seat, whole.attempt, busy_s + parts_s
             carried = max(size, parts_bytes)
-        self._window.note_done(busy_s, size)
-        if self._pace is not None and (busy_s > NOTED_FROM_S or self._pace.pays):
-            lease = scheduler.lease(batch)
+        lease = scheduler.lease(batch)
+        count = 1 if lease is None else lease.count
+        self._window.note_done(busy_s / count, size // count)
+        if self._bundling is not None:
+            self._bundling.note_done(busy_s / count, size // count)
+        if self._pace is not None and (busy_s > NOTED_FROM_S * count or self._pace.pays):
             self._pace.note(busy_s, 0 if lease is None else len(lease.indices), carried)
         if not scheduler.completed(seat, batch, attempt, event.result):
             event.result.discard()

@@ -67,6 +67,9 @@ class StatisticsRecorder:
     Args:
         workers: worker processes.
         began: `time.perf_counter()` when the epoch was asked for.
+
+    Attributes:
+        last: `time.perf_counter()` when a batch was last handed over.
     """
 
     def __init__(self, workers: int, began: float) -> None:
@@ -80,7 +83,7 @@ class StatisticsRecorder:
         self._began = began
         self._first: float | None = None
         self._first_wait_s = 0.0
-        self._last = began
+        self.last = began
         self._ended: float | None = None
 
     def delivered(self, samples: int, wait_began: float) -> None:
@@ -94,7 +97,7 @@ class StatisticsRecorder:
         self.batches += 1
         self.samples += samples
         self.waited_s += now - wait_began
-        self._last = now
+        self.last = now
         if self._first is None:
             self._first = now
             self._first_wait_s = now - wait_began
@@ -120,5 +123,5 @@ class StatisticsRecorder:
             deaths=tuple(self.deaths),
             choice=choice,
             first_wait_s=self._first_wait_s,
-            looped_s=0.0 if self._first is None else self._last - self._first + self._first_wait_s,
+            looped_s=0.0 if self._first is None else self.last - self._first + self._first_wait_s,
         )

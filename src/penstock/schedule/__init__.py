@@ -10,10 +10,12 @@ relief.py      what is given up where memory is short
 window.py      how many batches may be on their way at once
 splitting.py   batches that several workers make
 pace.py        what batches cost, and whether that pays
+bundling.py    small batches that are lent together
 scheduler.py   which reply counts, and what may be delivered next
 ledger.py      what was skipped, and how much of that is allowed
 """
 
+from penstock.schedule.bundling import Bundling
 from penstock.schedule.inquest import MAX_DEATHS_PER_BATCH, Inquest
 from penstock.schedule.lease import (
     Amend,
@@ -37,6 +39,7 @@ __all__ = [
     "FIRST_PART",
     "MAX_DEATHS_PER_BATCH",
     "Amend",
+    "Bundling",
     "Command",
     "Death",
     "Delivery",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -43,6 +43,8 @@ class Lease:
         part: the places whose samples alone are wanted, to be put together with others' (see
             `splitting`); None: the batch is. A worker is told the indices of those alone.
         pieces: the parts that the batch is to be put together of; none: it is made.
+        sizes: how many of the indices are each batch's, where several are lent together (see
+            `bundling`); they are numbered from `batch` on. None: it is one batch.
     """
 
     batch: int
@@ -53,6 +55,21 @@ class Lease:
     probe: tuple[int, ...] = ()
     part: range | None = None
     pieces: tuple[object, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many batches it is for."""
+        return len(self.sizes) or 1
+
+    def singles(self) -> Iterator[Lease]:
+        """Its batches, each as a lease of its own, of the same attempt and worker."""
+        start = 0
+        for number, size in enumerate(self.sizes, self.batch):
+            stop = start + size
+            fills = {place - start: it for place, it in self.fills.items() if start <= place < stop}
+            yield Lease(number, self.attempt, self.seat, self.indices[start:stop], fills)
+            start = stop
 
     def index_at(self, place: int) -> object:
         """What is to be fetched for a place."""

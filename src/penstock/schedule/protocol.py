@@ -42,9 +42,11 @@ class Delivery(Generic[R]):
         result: what the worker replied.
         error: what to raise instead.
         seat: whose worker made it.
+        count: how many batches the result is; they are numbered from `batch` on.
     """
 
     batch: int | None
     result: R | None
     error: BaseException | None
     seat: int = field(default=-1, compare=False)
+    count: int = 1

@@ -13,12 +13,13 @@ the frontier, one batch after another, however the replies arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic
 
 from penstock.errors import SampleError
 from penstock.schedule.batch import OVER, Batch, State
+from penstock.schedule.bundling import Bundling
 from penstock.schedule.inquest import Inquest
 from penstock.schedule.lease import Amend, Command, Death, Discard, Fill, Lease, R, Recall, Rewind
 from penstock.schedule.lending import Lending
@@ -38,6 +39,7 @@ class Scheduler(Generic[R]):
         inquest: what follows from the deaths of workers.
         first: the number of the batch that the plan gives first.
         passed: batches behind it that are taken from the plan and left alone.
+        bundling: says how many batches are lent together, in order; None: each by itself.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Scheduler(Generic[R]):
         inquest: Inquest | None = None,
         first: int = 0,
         passed: Collection[int] = (),
+        bundling: Bundling | None = None,
     ) -> None:
         self._plan = plan
         self._donors = donors
@@ -63,6 +66,9 @@ class Scheduler(Generic[R]):
         self._settled = first
         self._delivered = first
         self._passed = frozenset(passed)
+        self._bundling = bundling
+        # How many batches were taken and not delivered, and how many of those are over.
+        self._ahead = 0
         self._emptied: list[int] = []
         self._arrived: deque[int] = deque()
         self._over = 0
@@ -84,26 +90,49 @@ class Scheduler(Generic[R]):
         if not lending.may_begin():
             return
         window = self._window
-        if len(self._batches) > window.refill_at:
+        if self._ahead > window.refill_at:
             return
-        while len(self._batches) < window.size and not self._plan_ended and lending.workers:
-            try:
-                work = self._plan.take()
-            except Exception as error:
-                self._plan_error = error
-                work = None
-            if work is None:
-                self._plan_ended = True
-                return
-            indices, pinned = work
-            number = self._taken
-            self._taken += 1
-            if number in self._passed:
-                continue
-            bad = self._inquest.known_bad(indices)
-            batch: Batch[R] = Batch(Lease(number, 0, -1, indices, bad), pinned)
-            self._batches[number] = batch
-            lending.lend(batch)
+        bundling = self._bundling
+        while self._ahead < window.size and not self._plan_ended and lending.workers:
+            most = 1 if bundling is None else min(bundling.size, window.size - self._ahead)
+            batch = self._take() if most < 2 else self._take_bundle(most)
+            if batch is not None:
+                lease = batch.lease
+                self._batches[lease.batch] = batch
+                self._ahead += lease.count
+                lending.lend(batch)
+
+    def _take(self) -> Batch[R] | None:
+        """The plan's next batch; None: that was handed over before, or there is no more."""
+        try:
+            work = self._plan.take()
+        except Exception as error:
+            self._plan_error = error
+            work = None
+        if work is None:
+            self._plan_ended = True
+            return None
+        indices, pinned = work
+        number = self._taken
+        self._taken += 1
+        if number in self._passed:
+            return None
+        return Batch(Lease(number, 0, -1, indices, self._inquest.known_bad(indices)), pinned)
+
+    def _take_bundle(self, most: int) -> Batch[R] | None:
+        """The plan's next batches, up to so many, in one lease."""
+        taken: list[Lease] = []
+        while len(taken) < most:
+            batch = self._take()
+            if batch is None:
+                break
+            taken.append(batch.lease)
+        if len(taken) < 2:
+            return Batch(taken[0], None) if taken else None
+        indices = [index for lease in taken for index in lease.indices]
+        sizes = tuple(len(lease.indices) for lease in taken)
+        bad = self._inquest.known_bad(indices)
+        return Batch(Lease(taken[0].batch, 0, -1, indices, bad, sizes=sizes), None)
 
     def narrow(self, window: int) -> None:
         """From now on no more batches than that may be on their way at once; at least one may."""
@@ -114,7 +143,7 @@ class Scheduler(Generic[R]):
         """Whether a worker has nothing to do although the plan has more: see `Window`."""
         return (
             self._lending.idles
-            and len(self._batches) >= self._window.size
+            and self._ahead >= self._window.size
             and not self._plan_ended
             # A worker whose stream has ended is not kept from anything.
             and all(batch.pinned is None for batch in self._batches.values())
@@ -125,9 +154,11 @@ class Scheduler(Generic[R]):
         number = self._next_in_order() if self._in_order else self._next_arrived()
         if number is not None:
             batch = self._batches.pop(number)
-            self._over -= 1
             lease = batch.lease
-            return Delivery(number, batch.result, batch.error, lease.seat)
+            count = lease.count
+            self._over -= count
+            self._ahead -= count
+            return Delivery(number, batch.result, batch.error, lease.seat, count)
         if self._plan_error is not None and not self._batches:
             error, self._plan_error = self._plan_error, None
             return Delivery(None, None, error)
@@ -153,7 +184,7 @@ class Scheduler(Generic[R]):
     @property
     def all_made(self) -> bool:
         """Whether no worker is needed any more: all that is left is there to be delivered."""
-        return self._plan_ended and self._over == len(self._batches)
+        return self._plan_ended and self._over == self._ahead
 
     @property
     def ready(self) -> int:
@@ -168,7 +199,7 @@ class Scheduler(Generic[R]):
         """
         left = [b.result for b in self._batches.values() if b.state is State.READY]
         self._batches.clear()
-        self._over = 0
+        self._over = self._ahead = 0
         self._arrived.clear()
         self._lending.clear()
         self._commands.clear()
@@ -213,7 +244,7 @@ class Scheduler(Generic[R]):
         Returns:
             The lease that it was working on, as far as can be known.
         """
-        lost = self._lending.remove_worker(seat)
+        lost = dict(self._by_themselves(self._lending.remove_worker(seat)))
         suspect = self._inquest.suspect([self._batches[number] for number in lost], death)
         for number, lease in lost.items():
             batch = self._batches[number]
@@ -253,7 +284,11 @@ class Scheduler(Generic[R]):
         if record is None:
             return False
         self._lending.give_back(record)
-        self._finish(record, State.FAILED, error=error)
+        if record.lease.sizes:
+            # It is told again of the one that it is about.
+            self._requeue(record)
+        else:
+            self._finish(record, State.FAILED, error=error)
         return True
 
     def make_room(self, batch: int, *, are_streams: bool = False) -> bool:
@@ -382,9 +417,32 @@ class Scheduler(Generic[R]):
             return None
         return batch
 
+    def _by_themselves(self, leases: Mapping[int, Lease]) -> Iterator[tuple[int, Lease]]:
+        """Leases by their batches, with those of several broken up."""
+        for number, lease in leases.items():
+            if lease.sizes:
+                for batch in self._break_up(self._batches[number]):
+                    yield batch.lease.batch, batch.lease
+            else:
+                yield number, lease
+
+    def _break_up(self, bundle: Batch[R]) -> list[Batch[R]]:
+        """Has each of several batches be one by itself, where the bundle was."""
+        if self._bundling is not None:
+            self._bundling.stop()
+        batches: list[Batch[R]] = [
+            Batch(lease, bundle.pinned, bundle.state) for lease in bundle.lease.singles()
+        ]
+        self._batches.update((batch.lease.batch, batch) for batch in batches)
+        return batches
+
     def _requeue(self, batch: Batch[R]) -> None:
         """Another attempt, under a number of its own, so that the old one cannot count."""
         old = batch.lease
+        if old.sizes:
+            for each in self._break_up(batch):
+                self._requeue(each)
+            return
         if batch.hunt is not None and not batch.hunt.probe:
             batch.hunt = None
         probe = () if batch.hunt is None else batch.hunt.probe
@@ -396,16 +454,18 @@ class Scheduler(Generic[R]):
         self._lending.queue(batch)
 
     def _finish(self, batch: Batch[R], state: State, *, error: BaseException | None = None) -> None:
-        self._over -= batch.state in OVER
+        count = batch.lease.count
+        self._over -= count * (batch.state in OVER)
         batch.state = state
         batch.error = error
         number = batch.lease.batch
         self._lending.note_over(batch)
         if state is State.EMPTY:
             del self._batches[number]
+            self._ahead -= count
             self._emptied.append(number)
             return
-        self._over += 1
+        self._over += count
         if not self._in_order:
             self._arrived.append(number)
 

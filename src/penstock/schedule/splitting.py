@@ -114,7 +114,7 @@ class Splitting(Generic[R]):
 
     def _may_split(self, lease: Lease) -> bool:
         # What is made once more has had trouble before.
-        first = lease.attempt == 0 and not lease.fills
+        first = lease.attempt == 0 and not lease.fills and not lease.sizes
         return first and lease.batch >= self._whole
 
     def _lend(self) -> list[Command[R]]:

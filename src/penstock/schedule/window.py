@@ -17,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 # A worker is to have so much work by it: what a loop takes, or is kept from the processor, between
-# two looks at its workers.
-LENT_WORK_S = 0.001
+# two looks at its workers; and two bundles of quick batches (see `bundling`).
+LENT_WORK_S = 0.016
+# As long as getting memory that nobody has used yet may take, for quick batches.
+FRESH_MEMORY_S = 0.001
 # The most batches on their way for each worker, where nobody has said.
-MOST_PER_WORKER = 32
+MOST_PER_WORKER = 128
 # How fast memory is had that nobody has used yet: the system empties it, and shows it to two
 # processes.
 FRESH_BYTES_A_SECOND = 2e9
@@ -75,7 +77,7 @@ class Window:
             self._largest = size
         self._starved_s -= self._starved_s / COUNTED_BATCHES
         # Nobody has waited for it: memory that takes as long is not worth it.
-        is_cheap = self._more * self._largest < LENT_WORK_S * FRESH_BYTES_A_SECOND
+        is_cheap = self._more * self._largest < FRESH_MEMORY_S * FRESH_BYTES_A_SECOND
         if is_cheap and self._more and busy_s * self.size < LENT_WORK_S * self._workers:
             self._grow()
 

@@ -259,6 +259,20 @@ def find_culprit(value: object, name: str = "", depth: int = 6) -> str:
 
 
 def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:
+    try:
+        # Refused where it has a gradient, is sparse, elsewhere, or else not plainly memory.
+        array = tensor.numpy()
+    except (RuntimeError, TypeError):
+        return _reduce_unusual(tensor)
+    if array.nbytes <= SMALL_TENSOR_BYTES and array.flags.c_contiguous:
+        number = _DTYPE_NUMBERS.get(tensor.dtype)
+        if number is not None:
+            return _small_tensor, (bytearray(array.data), number, array.shape)
+    return _reduce_unusual(tensor)
+
+
+def _reduce_unusual(tensor: torch.Tensor) -> _Reduction:
+    """A tensor that is large, or is not plainly memory."""
     if (
         tensor.layout is not torch.strided
         or tensor.is_nested
@@ -276,10 +290,6 @@ def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:
     if plain.is_conj() or plain.is_neg():
         plain = plain.resolve_conj().resolve_neg()
     dtype = plain.dtype
-    if plain.nbytes <= SMALL_TENSOR_BYTES and not tensor.requires_grad and plain.is_contiguous():
-        number = _DTYPE_NUMBERS.get(dtype)
-        if number is not None:
-            return _small_tensor, (bytearray(plain.numpy().data), number, tuple(plain.shape))
     carrier = _DTYPE_CARRIERS.get(dtype)
     if carrier is not None:
         plain = plain.view(carrier)

@@ -42,6 +42,7 @@ class Kind(enum.IntEnum):
     GRANT = 6  # how much memory the slot of a batch may have now; 0: no more, and why
     PART = 7  # make some samples of a batch
     GATHER = 8  # put a batch together of its parts
+    BUNDLE = 9  # fetch several batches
     # from a worker
     READY = 16  # the dataset is there
     STARTLESS = 17  # the dataset could not be made ready; the last word of a worker
@@ -53,6 +54,7 @@ class Kind(enum.IntEnum):
     PROBED = 23  # the samples were made and given up
     CRAMPED = 24  # the batch needs so much memory; the worker waits for an answer
     PART_DONE = 25  # some samples of a batch
+    BUNDLE_DONE = 26  # several batches
 
 
 class Frame(NamedTuple):
