@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from penstock.errors import SampleError
@@ -121,6 +122,16 @@ class _Task:
     part: range | None = None
     gathered: Sequence[object] | None = None
     set_aside: list[int] = field(default_factory=list)
+    sizes: tuple[int, ...] = ()
+
+    def single(self, place: int) -> tuple[int, int]:
+        """Of which batch a place is, and which place in that."""
+        number = self.batch
+        for size in self.sizes:
+            if place < size:
+                break
+            number, place = number + 1, place - size
+        return number, place
 
     def put(self, fills: Mapping[int, Fill]) -> None:
         for place, fill in fills.items():
@@ -172,10 +183,11 @@ class SimulatedWorker:
         task = self._todo[0]
         for place in task.probe or task.unmade:
             if _fate(self._scenario.fates, task.places[place]) == "kill":
-                known = place if self._scenario.tells_place else None
+                number, within = task.single(place)
                 return replace(
                     self.death(),
-                    place=known,
+                    lease=(number, task.attempt),
+                    place=within if self._scenario.tells_place else None,
                     by_itself=self._scenario.dies_by == "a crash",
                     of_memory=self._scenario.dies_by == "memory",
                 )
@@ -190,6 +202,7 @@ class SimulatedWorker:
             ids = list(self._scenario.chunk(ids[1], self.seat))
         unmade = list(range(len(ids)) if lease.part is None else lease.part)
         task = _Task(lease.batch, lease.attempt, ids, unmade, lease.probe, lease.part)
+        task.sizes = lease.sizes
         if lease.pieces:
             task.unmade = []
             task.gathered = [sample for piece in lease.pieces for sample in _handed_on(piece)]
@@ -227,6 +240,14 @@ class SimulatedWorker:
             return "probed", None
         if not task.places:
             return "emptied", None
+        if task.sizes:
+            fails = task.set_aside or any(
+                _fate(fates, place) in {"break", *_UNMAKEABLE} for place in task.places
+            )
+            if fails:
+                return "failed", BatchBug(task.places)
+            ids = iter(task.places)
+            return "completed", SimulatedResult([tuple(islice(ids, n)) for n in task.sizes], [])
         if task.gathered is not None:
             contents = list(task.gathered)
             if any(_fate(fates, sample) == "break" for sample in contents):

@@ -17,7 +17,7 @@ from penstock.schedule import (
     Recall,
     Splitting,
 )
-from tests.epoch.test_splitting import PartsOf
+from tests.epoch.simulation import PartsOf
 
 
 class Scene:
