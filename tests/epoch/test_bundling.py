@@ -40,7 +40,7 @@ def _bundles_of_three():
         yield
 
 
-plans = scenarios().map(lambda scenario: replace(scenario, kind="given", asks=False))
+plans = scenarios().map(lambda scenario: replace(scenario, kind="given", asks=False, raises=True))
 
 
 @settings(max_examples=400, deadline=None)
@@ -66,7 +66,15 @@ def test_where_an_epoch_is_broken_off_all_that_has_arrived_is_given_up(scenario,
 def scenario(samples: int = 24, *, window: int = 8, **fates: str) -> Scenario:
     named = {int(sample[1:]): fate for sample, fate in fates.items()}
     return Scenario(
-        "given", samples, 2, seats=2, window=window, in_order=True, asks=False, fates=named
+        "given",
+        samples,
+        2,
+        seats=2,
+        window=window,
+        in_order=True,
+        asks=False,
+        raises=True,
+        fates=named,
     )
 
 

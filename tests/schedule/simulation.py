@@ -7,6 +7,8 @@ Samples are ints. `Scenario.fates` says what becomes of some of them:
     raise   cannot be made; the policy gives its batch up
     break   can be made, and no batch can be collated with it
     kill    ends whoever makes it; the policy leaves it out
+
+With `Scenario.raises` there is no such policy: whatever is wrong is an error of its batch.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Scenario:
     widens: bool = False
     drop_last: bool = False
     asks: bool = True
+    raises: bool = False
     plan_raises: bool = False
     fates: Mapping[int, str] = field(default_factory=dict)
     tells_place: bool = True
@@ -260,6 +263,8 @@ class SimulatedWorker:
             return "part", SimulatedResult(samples, [])
         bad = [place for place in task.unmade if _fate(fates, task.places[place]) in _UNMAKEABLE]
         bad = sorted([*bad, *task.set_aside])
+        if bad and self._scenario.raises:
+            return "failed", BatchBug(task.places)
         if bad and self._scenario.asks:
             task.unmade, task.set_aside = [], []
             self._held[task.batch, task.attempt] = task
