@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import statistics
 import time
 from collections.abc import Sequence
@@ -75,16 +76,17 @@ def copy_s(batch_bytes: int, batches: int) -> float:
     return (time.perf_counter() - began) / batches
 
 
-def ideal_schedule_s(durations_s: Sequence[float], workers: int) -> float:
-    """The least time in which workers can do jobs of these durations, whatever their order.
+def one_by_one_s(durations_s: Sequence[float], workers: int) -> float:
+    """The time in which workers do jobs, each taking the next one as soon as it has nothing to do.
 
-        max( sum of all durations / workers,  the longest duration )
-
-    No schedule is shorter: workers are never idle in the first, and no job is divided in the
-    second. One that divides its jobs as finely as single samples comes close to it, since the
-    longest is short beside the whole.
+    Nobody who does not know beforehand how long each takes can do better, but by luck: at the end
+    some wait for the last ones (list scheduling; Graham 1966, "Bounds for certain multiprocessing
+    anomalies").
     """
-    return max(sum(durations_s) / workers, max(durations_s))
+    free_at = [0.0] * workers
+    for duration_s in durations_s:
+        heapq.heapreplace(free_at, free_at[0] + duration_s)
+    return max(free_at)
 
 
 def sleep_s(asked_s: float, times: int) -> float:

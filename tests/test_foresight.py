@@ -465,8 +465,8 @@ def test_nothing_is_drawn_where_weights_lie_elsewhere(dataset):
     sampler.weights = sampler.weights.to("meta")
     run = loader._workers.run
     assert run is not None
-    assert run._foresee is not None
-    assert run._foresee() is None
+    assert run._source._foresee is not None
+    assert run._source._foresee() is None
     assert len(list(batches)) == BATCHES
 
 

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.limits import copy_s, ideal_schedule_s, independent_processes_s
+from benchmarks.limits import copy_s, independent_processes_s, one_by_one_s
 from benchmarks.timing import BATCH_SIZE
 
 
-def test_the_ideal_schedule_divides_the_sum() -> None:
-    assert ideal_schedule_s([1.0] * 40 + [4.0], workers=4) == pytest.approx(11.0)
+def test_whoever_has_nothing_to_do_takes_the_next_job() -> None:
+    assert one_by_one_s([4.0] + [1.0] * 40, workers=4) == pytest.approx(11.0)
+
+
+def test_a_long_job_at_the_end_is_waited_for() -> None:
+    assert one_by_one_s([1.0] * 40 + [4.0], workers=4) == pytest.approx(14.0)
 
 
 def test_no_schedule_is_shorter_than_its_longest_job() -> None:
-    assert ideal_schedule_s([1.0, 100.0, 1.0], workers=8) == 100.0
+    assert one_by_one_s([1.0, 100.0, 1.0], workers=8) == 100.0
 
 
 def test_a_copy_takes_time() -> None:

@@ -252,17 +252,18 @@ def test_who_has_nothing_to_give_is_passed_by():
     assert sorted(helped) == [2, 3]
 
 
-def test_a_batch_is_put_together_by_who_has_the_least_to_do():
+@pytest.mark.parametrize("more", [0, 6])
+def test_a_batch_is_put_together_by_who_has_nothing_to_do_or_was_heard_last(more):
     scene = Scene(seats=3, part=1)
     parts = scene.lend(0, 3)
-    scene.lend(1, 6)
-    busy, idle = parts[0], parts[1]
+    if more:
+        scene.lend(1, more)
+    busy = parts[0]
     scene.workers[busy.seat][7] = Lease(7, 0, busy.seat, [1])
     for part in parts[1:]:
         scene.arrive(part)
     (gathering,) = issued(scene.arrive(busy))
-    assert gathering.seat != busy.seat
-    assert idle.seat != busy.seat
+    assert (gathering.seat == busy.seat) == bool(more)
 
 
 def test_too_little_memory_is_remembered():

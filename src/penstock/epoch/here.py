@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 
 from penstock.checkpoint import Marks, Progress
 from penstock.engines.inline import InlineEngine
-from penstock.engines.protocol import Done, Failed, Opened, Result
+from penstock.engines.protocol import Done, Failed, Opened
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan
 from penstock.schedule import Lease
@@ -33,10 +33,12 @@ class Here:
     Attributes:
         is_over: see `Incoming`; no error ends it before the sampler does.
         finished: whether there is no more, where `look` has found nothing.
+        abandon: see `Incoming`; nothing is left.
     """
 
     is_over: ClassVar[bool] = False
     finished: ClassVar[bool] = True
+    abandon: ClassVar[tuple[()]] = ()
 
     def __init__(
         self,
@@ -83,9 +85,8 @@ class Here:
     def wait(self, began: float) -> None:
         """There is nothing to wait for."""
 
-    def abandon(self) -> list[Result]:
+    def close(self) -> None:
         """Nothing is made that is not handed over."""
-        return []
 
 
 def _leases(plan: EpochPlan, progress: Progress) -> Iterator[Lease]:

@@ -57,6 +57,8 @@ class Incoming:
 
     Attributes:
         is_over: whether an error has ended the epoch: behind it nothing more can be had.
+        abandon: each ends the epoch and returns what has arrived, to be given up. They hold neither
+            this nor the engine, and with it what the program's own functions hold.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Incoming:
         self._splitting: Splitting[Result] = Splitting(
             self._scheduler.workers, settings.pace, whole=progress.passed + begun
         )
+        self.abandon = self._scheduler.abandon, self._splitting.abandon
         self._account = Account(self._scheduler, plan, marks)
         self._wheel = Wheel(
             engine,
@@ -200,10 +203,9 @@ class Incoming:
         """Whether all was handed over."""
         return self._scheduler.finished and not self._pending
 
-    def abandon(self) -> list[Result]:
-        """Ends the epoch here; returns what has arrived, to be given up."""
+    def close(self) -> None:
+        """Lets go of what was opened."""
         self._pending.clear()
-        return [*self._scheduler.abandon(), *self._splitting.abandon()]
 
     # How a batch is come by.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 from penstock.checkpoint import Mark, Marks, Progress
 from penstock.engines.inline import InlineEngine
-from penstock.engines.protocol import Engine, EpochStart, Guess, Opened
+from penstock.engines.protocol import Engine, EpochStart, Guess, Opened, Result
 from penstock.epoch import texts
 from penstock.epoch.here import Here
 from penstock.epoch.incoming import Incoming, time_left_s
@@ -108,7 +108,7 @@ class EpochRun(Iterator[Any]):
                 foresee=foresee,
             )
         # A dropped iterator frees what it has, as `close` does.
-        self._release = weakref.finalize(self, _end, self._source, self.recorder, release)
+        self._release = weakref.finalize(self, _end, self._source.abandon, self.recorder, release)
 
     def __iter__(self) -> EpochRun:
         return self
@@ -244,6 +244,7 @@ class EpochRun(Iterator[Any]):
         """Gives up what is left of the epoch and frees what it used. Twice does no harm."""
         self._closed = True
         self._ahead = None
+        self._source.close()
         self._release()
 
     def _end_with_source(self) -> None:
@@ -259,9 +260,11 @@ class EpochRun(Iterator[Any]):
 
 
 def _end(
-    source: Here | Incoming, recorder: StatisticsRecorder, release: Callable[[], None]
+    abandon: Sequence[Callable[[], list[Result]]],
+    recorder: StatisticsRecorder,
+    release: Callable[[], None],
 ) -> None:
     recorder.ended()
-    for result in source.abandon():
+    for result in [result for each in abandon for result in each()]:
         result.discard()
     release()

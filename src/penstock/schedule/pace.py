@@ -12,6 +12,9 @@ MOST_OVERHEAD = 0.02
 # While nothing is ready, a batch has so many parts for each worker, if they are worth it: a slow
 # sample holds up the fewer others.
 HASTE = 4
+# Where batches differ so much, as a share of what one costs, there are slow samples: those to come
+# may be late although others are ready.
+UNEVEN = 0.25
 # So many in a row cannot be made in parts, and no other is tried.
 MOST_FAILED = 2
 # The weight of the batch that came last in what one is taken to cost.
@@ -29,6 +32,7 @@ class Pace:
         self.pays = False
         self._sample_s = 0.0
         self._sample_bytes = 0.0
+        self._deviation_s = 0.0
         self._failed = 0
         self._may = True
 
@@ -43,7 +47,10 @@ class Pace:
         if samples <= 0:
             return
         weight = _LAST if self._sample_s else 1.0
-        self._sample_s += weight * (busy_s / samples - self._sample_s)
+        cost_s = busy_s / samples
+        if self._sample_s:
+            self._deviation_s += weight * (abs(cost_s - self._sample_s) - self._deviation_s)
+        self._sample_s += weight * (cost_s - self._sample_s)
         self._sample_bytes += weight * (size / samples - self._sample_bytes)
         self._judge(samples)
 
@@ -56,6 +63,11 @@ class Pace:
         """There is too little memory to have batches and parts of them: none is split any more."""
         self._failed = MOST_FAILED
         self._may = self.pays = False
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some batches take far longer than others."""
+        return self._deviation_s > UNEVEN * self._sample_s
 
     def _judge(self, samples: int) -> None:
         self.pays = self._failed < MOST_FAILED and self.part_of(samples, 2) < samples
@@ -71,10 +83,13 @@ class Pace:
         Returns:
             Their number; `samples`: all of them, since it does not pay to have others help.
         """
-        if workers < 2 or samples < 2 or ready >= workers:
+        if workers < 2 or samples < 2 or (ready >= workers and not self.uneven):
             return samples
         spare_s = MOST_OVERHEAD * samples * self._sample_s
         spare_s -= samples * self._sample_bytes / BYTES_A_SECOND
         most = workers if ready else HASTE * workers
+        if ready >= workers:
+            # Nobody waits, and each part is work for the loop.
+            most = max(2, workers // 2)
         parts = min(samples, most, int(spare_s / PART_S))
         return -(-samples // parts) if parts > 1 else samples

@@ -186,7 +186,7 @@ class Splitting(Generic[R]):
 
     def _lease(self, split: _Split[R], seat: int, **what: Any) -> Lease:
         attempt, self._next = self._next, self._next + 1
-        return replace(split.lease, attempt=attempt, seat=seat, **what)
+        return Lease(split.lease.batch, attempt, seat, split.lease.indices, **what)
 
     # Replies.
 
@@ -211,9 +211,10 @@ class Splitting(Generic[R]):
         pieces = tuple(split.arrived[start] for start in sorted(split.arrived))
         # Theirs from here on, who carry it out.
         split.arrived.clear()
+        # By who has nothing to do, or was heard last: another may be at a sample that takes long.
         load = self._load()
-        least = min(load, key=lambda other: (load[other], other != seat), default=seat)
-        split.gathering = self._lease(split, least, pieces=pieces)
+        idle = next((other for other, parts in load.items() if not parts), seat)
+        split.gathering = self._lease(split, idle, pieces=pieces)
         return [Issue(split.gathering)]
 
     def gathered(self, seat: int, batch: int, attempt: int) -> tuple[Lease, float, int] | None:
