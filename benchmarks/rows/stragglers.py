@@ -79,7 +79,7 @@ def _rate(setting: Setting) -> Contest:
 
 @contextlib.contextmanager
 def _lost(setting: Setting) -> Iterator[Mapping[str, Contestant]]:
-    batches = setting.size(512, 24)
+    batches = setting.size(1024, 24)
     dataset = Stragglers(batches * BATCH_SIZE)
     step_s = STEP * ideal_s(dataset) / batches
 

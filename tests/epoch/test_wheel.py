@@ -240,10 +240,13 @@ class TestParts:
         return DyingEngine()
 
     @pytest.fixture
-    def begin(self, engine):
+    def pace(self):
         pace = Pace()
         pace.note(4.0, 4, 0)
+        return pace
 
+    @pytest.fixture
+    def begin(self, engine, pace):
         def begin(**settings):
             batches = [[number] * 4 for number in range(9)]
             return wheel_of_two(
@@ -284,6 +287,12 @@ class TestParts:
         wheel.turn(None)
         split = [self.next_is_split(engine, wheel, scheduler) for _ in range(4)]
         assert split == [True, False, False, False]
+
+    def test_where_some_samples_are_slow_nobody_has_to_have_waited(self, engine, begin, pace):
+        for cost_s in [4.0, 12.0] * 10:
+            pace.note(cost_s, 4, 0)
+        wheel, scheduler = begin(hurried=False)
+        assert self.next_is_split(engine, wheel, scheduler)
 
     def test_a_look_that_takes_no_time_is_no_wait(self, engine, begin, clock):
         wheel, scheduler = begin(hurried=False)

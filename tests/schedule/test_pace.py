@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.schedule.pace import BYTES_A_SECOND, HASTE, MOST_FAILED, PART_S, Pace
+from penstock.schedule.pace import AHEAD, BYTES_A_SECOND, HASTE, MOST_FAILED, PART_S, Pace
 
 
 def pace_of(sample_s: float, sample_bytes: float = 0.0, samples: int = 64) -> Pace:
@@ -37,6 +37,30 @@ def test_while_nothing_is_ready_parts_are_smaller():
 
 def test_with_a_batch_ready_for_each_worker_nobody_helps():
     assert pace_of(1.0).part_of(64, 4, ready=4) == 64
+
+
+def uneven() -> Pace:
+    pace = pace_of(1.0)
+    for cost_s in [1.0, 2.0] * 10:
+        pace.note(cost_s * 64, 64, 0)
+    return pace
+
+
+def test_batches_of_unlike_cost_are_uneven():
+    assert uneven().uneven
+    pace = pace_of(1.0)
+    for cost_s in [1.0, 1.2] * 10:
+        pace.note(cost_s * 64, 64, 0)
+    assert not pace.uneven
+    assert not Pace().uneven
+
+
+def test_with_slow_samples_about_more_have_to_be_ready_before_nobody_helps():
+    pace = uneven()
+    assert pace.part_of(64, 4, ready=3) == 16
+    # Of fewer parts each: nobody waits for them.
+    assert pace.part_of(64, 4, ready=4) == 32
+    assert pace.part_of(64, 4, ready=4 * AHEAD) == 64
 
 
 def test_there_are_no_more_parts_than_they_may_cost():

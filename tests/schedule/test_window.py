@@ -12,6 +12,7 @@ from penstock.schedule.window import (
     LENT_WORK_S,
     MOST_OF_ROOM,
     MOST_PER_WORKER,
+    UNEVEN_PER_WORKER,
 )
 from tests.schedule.roles import complete, given, issued, lent, numbers, schedule
 
@@ -129,6 +130,16 @@ def test_batches_that_take_their_time_widen_nothing():
     window = Window(4, workers=2)
     window.note_done(LENT_WORK_S / 2, 0)
     assert window.size == 4
+
+
+def test_where_batches_are_uneven_they_are_begun_earlier():
+    window = Window(4, workers=2)
+    for _ in range(20):
+        window.note_uneven()
+    assert UNEVEN_PER_WORKER <= window.size / 2 < 2 * UNEVEN_PER_WORKER
+    given_size = Window(4)
+    given_size.note_uneven()
+    assert given_size.size == 4
 
 
 def test_there_is_a_most():

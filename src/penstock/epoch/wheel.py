@@ -178,8 +178,9 @@ class Wheel:
     def _carry_out(self) -> None:
         scheduler = self._scheduler
         # A loop that does not wait has no use for parts, and is slow to have them put together: it
-        # looks at its workers once a step.
-        ready = scheduler.ready if self._hurried else len(scheduler.workers)
+        # looks at its workers once a step. Slow samples would have it wait.
+        is_uneven = self._pace is not None and self._pace.uneven
+        ready = scheduler.ready if self._hurried or is_uneven else len(scheduler.workers)
         self._order(self._splitting.carry(scheduler.commands(), ready))
 
     def _order(self, commands: Sequence[Command[Result]]) -> None:
@@ -249,6 +250,8 @@ class Wheel:
             self._bundling.note_done(busy_s / count, size // count)
         if self._pace is not None and (busy_s > NOTED_FROM_S * count or self._pace.pays):
             self._pace.note(busy_s, 0 if lease is None else len(lease.indices), carried)
+            if self._pace.pays and self._pace.uneven:
+                self._window.note_uneven()
         if not scheduler.completed(seat, batch, attempt, event.result):
             event.result.discard()
 

@@ -15,6 +15,8 @@ HASTE = 4
 # Where batches differ so much, as a share of what one costs, there are slow samples: those to come
 # may be late although others are ready.
 UNEVEN = 0.25
+# With so many ready for each worker they will not be.
+AHEAD = 2
 # So many in a row cannot be made in parts, and no other is tried.
 MOST_FAILED = 2
 # The weight of the batch that came last in what one is taken to cost.
@@ -83,7 +85,7 @@ class Pace:
         Returns:
             Their number; `samples`: all of them, since it does not pay to have others help.
         """
-        if workers < 2 or samples < 2 or (ready >= workers and not self.uneven):
+        if workers < 2 or samples < 2 or ready >= workers * (AHEAD if self.uneven else 1):
             return samples
         spare_s = MOST_OVERHEAD * samples * self._sample_s
         spare_s -= samples * self._sample_bytes / BYTES_A_SECOND

@@ -7,6 +7,7 @@ asked so far ahead. So a window begins small, and grows where a worker would be 
   samples take unlike times, and the window was too narrow for a slow one (`note_starved`). Where
   batches are large, it has to have waited as long as fresh memory for more of them would take: of
   workers that are only a little out of step, none is idle for long;
+- some batches take far longer than others, and are to be begun the earlier (`note_uneven`);
 - a worker has made all that it was lent before a reply and the next lease have gone their ways
   (`note_done`). With more at once, they also go together, in one call of the system. Where that
   takes hardly any memory: what fits into a cache is worth more.
@@ -29,6 +30,9 @@ FRESH_BYTES_A_SECOND = 2e9
 # What the loop has waited counts for about as many batches. What adds up to more only over hundreds
 # is workers that are now and then out of step, and memory that a cache holds is worth more than it.
 COUNTED_BATCHES = 32
+# As many for each worker where some batches take far longer than others, so that a slow one is
+# begun long before its turn.
+UNEVEN_PER_WORKER = 6
 # The share of the room for batches that those on their way may take, where nobody has said.
 MOST_OF_ROOM = 8
 
@@ -89,6 +93,11 @@ class Window:
         """
         self._starved_s += waited_s
         if self._more and self._starved_s * FRESH_BYTES_A_SECOND >= self._more * self._largest:
+            self._grow()
+
+    def note_uneven(self) -> None:
+        """Some batches take far longer than others."""
+        if self._more and self.size < UNEVEN_PER_WORKER * self._workers:
             self._grow()
 
     @property
