@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from penstock.engines.failure import end_or_raise, placed
 from penstock.engines.fetch import Fetcher
@@ -39,11 +40,15 @@ class _LocalResult:
 
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
-        failures = placed(self.made.failures)
-        return Opened(self.made.value, self.made.samples, failures, self.made.snapshot)
+        return _opened(self.made)
 
     def discard(self) -> None:
         """See `penstock.engines.protocol.Result`."""
+
+
+def _opened(made: Made) -> Opened:
+    failures = placed(made.failures) if made.failures else ()
+    return Opened(made.value, made.samples, failures, made.snapshot)
 
 
 class InlineEngine:
@@ -101,15 +106,24 @@ class InlineEngine:
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """See `Engine.poll`; the work is done here."""
-        return [self.carry_out(*self._orders.popleft())] if self._orders else []
+        return [self._carry_out(*self._orders.popleft())] if self._orders else []
 
-    def carry_out(self, lease: Lease, fills: Mapping[int, Fill] | None = None) -> Event:
-        """Makes a batch now.
+    def make(self, lease: Lease) -> tuple[Opened, float]:
+        """Makes a batch of a map-style dataset now.
 
-        Args:
-            lease: what is to be made.
-            fills: what goes into the open places of one that is half made.
+        Returns:
+            The batch, and the seconds that it has taken.
+
+        Raises:
+            Exception: why it cannot be made.
         """
+        began = time.perf_counter()
+        outcome = self._fetcher.fetch(lease)
+        if isinstance(outcome, Made):
+            return _opened(outcome), time.perf_counter() - began
+        raise end_or_raise(cast(Broken, outcome).failure)
+
+    def _carry_out(self, lease: Lease, fills: Mapping[int, Fill] | None) -> Event:
         began = time.perf_counter()
         outcome: Outcome
         if fills is None:

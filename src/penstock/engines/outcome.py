@@ -11,7 +11,7 @@ from penstock.engines.failure import Failure
 from penstock.engines.randomness import ProcessRandomness
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Made:
     """A batch, how many samples are in it, and those that were left out of it.
 

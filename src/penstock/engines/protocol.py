@@ -95,7 +95,7 @@ class Guess:
     batches: Sequence[Sequence[object]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
     """A batch, ready for use.
 

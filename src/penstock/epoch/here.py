@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from penstock.checkpoint import Marks, Progress
 from penstock.engines.inline import InlineEngine
-from penstock.engines.protocol import Done, Failed, Opened
+from penstock.engines.protocol import Opened
 from penstock.observe import StatisticsRecorder
 from penstock.plan import EpochPlan
 from penstock.schedule import Lease
@@ -66,13 +66,10 @@ class Here:
         lease = next(self._leases, None)
         if lease is None:
             return None
-        event = self._engine.carry_out(lease)
         number, read = lease.batch, 0
         try:
-            if not isinstance(event, Done):
-                raise cast(Failed, event).error
-            self._recorder.busy_s += event.busy_s
-            opened = event.result.open()
+            opened, busy_s = self._engine.make(lease)
+            self._recorder.busy_s += busy_s
             read = opened.samples
             if opened.snapshot is not None:
                 self._marks.note_snapshot(number, lease.seat, opened.snapshot)

@@ -98,7 +98,7 @@ class Death:
     of_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Issue:
     """Send the lease to its worker."""
 

@@ -33,7 +33,7 @@ class DonorPlan(Plan, Protocol):
         """What is left of a batch that was given out; nothing: it is no more."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery(Generic[R]):
     """What is handed to the training loop next: a result, or the error in its place.
 
