@@ -229,3 +229,72 @@ def test_and_those_of_datasets_with_a_state_and_of_streams(bundles):
     for dataset in (Stateful(), Stream()):
         assert sum(1 for _ in loader_of(dataset)) >= BATCHES
     assert not bundles
+
+
+class Unreadable:
+    """Arrives nowhere."""
+
+    def __reduce__(self) -> Any:
+        return (int, ("no number",))
+
+
+def test_a_batch_that_cannot_be_read_costs_no_other(bundles):
+    class Some(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            return Unreadable() if index == BAD else index
+
+    loader = loader_of(Some(), collate_fn=list)
+    batches = told(loader)
+    (at,) = [number for number, batch in enumerate(batches) if isinstance(batch, Exception)]
+    assert (at, len(batches)) == (BAD // BATCH_SIZE, BATCHES)
+    assert bundles
+    assert loader._workers.run.progress.passed == BATCHES
+
+
+def test_samples_that_become_slow_are_not_waited_for_together(bundles):
+    class Slower(Numbers):
+        def __getitem__(self, index: int) -> int:
+            if index >= BATCH_SIZE * (BATCHES - 20):
+                time.sleep(0.06)
+            return index
+
+    # Several batches together would take longer.
+    loader = loader_of(Slower(), 1, timeout=1.5, persistent_workers=True)
+    assert [index for batch in told(loader) for index in batch] == list(range(len(Slower())))
+    assert bundles
+    # Nor is a worker that is amid several slow ones.
+    iterator = iter(loader)
+    for _ in range(BATCHES - 22):
+        next(iterator)
+    began = time.perf_counter()
+    assert next(iter(loader)).tolist() == [0, 1, 2, 3]
+    assert time.perf_counter() - began < 4
+
+
+def test_who_keeps_a_batch_keeps_no_other(bundles):
+    class Large(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            return torch.full((1024,), index)
+
+    loader = loader_of(Large(), memory_budget=48 << 20)
+    # A tenth of the budget; with all of their bundles it would be more than that.
+    kept = [batch for number, batch in enumerate(loader) if number % 3 == 0]
+    assert [batch[0, 0].item() for batch in kept] == list(range(0, len(Large()), 3 * BATCH_SIZE))
+    assert all(batch.untyped_storage().nbytes() == batch.nbytes for batch in kept)
+    assert any(count > 1 for count in bundles)
+
+
+def test_memory_that_a_collate_function_resizes_stays_its_own():
+    class Resizing:
+        def __init__(self) -> None:
+            self.memory = torch.empty(0)
+
+        def __call__(self, samples: list[Any]) -> torch.Tensor:
+            self.memory.resize_(len(samples) + samples[0][0] % 7, 4).fill_(1.0)
+            return self.memory[: len(samples), :3]
+
+    assert not [
+        batch
+        for batch in told(loader_of(Numbers(), collate_fn=Resizing()))
+        if isinstance(batch, Exception)
+    ]

@@ -66,14 +66,15 @@ class Parcel:
 
     size = 0
 
-    def __init__(self, result: SimulatedResult) -> None:
+    def __init__(self, result: SimulatedResult, count: int = 0) -> None:
         self._result = result
+        self.count = count
 
     def open(self) -> Opened:
         self._result.use("opened")
         return Opened(self._result.contents, len(self._result.contents), ())
 
-    def open_all(self) -> list[Opened]:
+    def open_all(self) -> list[Opened | Exception]:
         self._result.use("opened")
         batches: Any = self._result.contents
         return [Opened(batch, len(batch), ()) for batch in batches]
@@ -211,6 +212,7 @@ class SimulatedEngine:
         reply = self._mail[seat].pop(0)
         key = reply.batch, reply.attempt
         wanted = key in self._lent
+        sizes = self._lent[key].sizes if wanted else ()
         if wanted and reply.kind != "withheld":
             del self._lent[key]
         where = (seat, *key, 0.0, 0)
@@ -219,7 +221,7 @@ class SimulatedEngine:
                 reply.body.use("not wanted")
             return None
         if reply.kind == "completed":
-            return Done(*where, Parcel(reply.body))
+            return Done(*where, Parcel(reply.body, len(sizes)))
         if reply.kind == "part":
             return PartDone(*where, Parcel(reply.body))
         if reply.kind == "withheld":

@@ -109,6 +109,23 @@ def test_one_that_fails_is_done_again_batch_by_batch():
     assert not scheduler.finished
 
 
+def test_of_several_the_first_may_come_and_the_others_are_lent_again():
+    scheduler = scheduler_of()
+    first, second = issued(scheduler)
+    assert scheduler.completed(second.seat, 4, 0, "second")
+    assert scheduler.completed(first.seat, 0, 0, "some", 3)
+    assert scheduler.ready == 7
+    delivery = scheduler.pop()
+    assert (delivery.batch, delivery.count, delivery.result) == (0, 3, "some")
+    assert scheduler.pop() is None
+    scheduler.fill()
+    again, *others = issued(scheduler)
+    assert (again.batch, again.attempt, again.indices, again.count) == (3, 1, [6, 7], 1)
+    assert scheduler.completed(again.seat, 3, 1, "third")
+    assert [scheduler.pop().result for _ in range(2)] == ["third", "second"]
+    assert all(lease.count == 1 for lease in others)
+
+
 def test_a_death_is_of_the_batch_that_its_worker_was_at():
     scheduler = scheduler_of()
     first, _ = issued(scheduler)

@@ -26,20 +26,32 @@ def may_bundle(job: Job) -> bool:
 
 def join(bodies: Sequence[bytes]) -> bytes:
     """One body of several; `split` takes it apart."""
-    table = [_SIZE.pack(len(body)) for body in bodies]
+    table = [_SIZE.pack(size) for size in (len(bodies), *map(len, bodies))]
     return b"".join([*table, *bodies])
+
+
+def count_of(joined: memoryview, most: int) -> int:
+    """How many bodies were joined.
+
+    Raises:
+        WireError: none, or more than `most`.
+    """
+    count = _SIZE.unpack_from(joined)[0] if len(joined) >= _SIZE.size else 0
+    if not 1 <= count <= most:
+        raise WireError(f"it sends {count} batches, and was asked for {most}")
+    return int(count)
 
 
 def split(joined: memoryview, count: int) -> Iterator[memoryview]:
     """The bodies that were joined.
 
     Raises:
-        WireError: there are not so many.
+        WireError: they are not what the message holds.
     """
-    at = count * _SIZE.size
+    at = (1 + count) * _SIZE.size
     if len(joined) < at:
         raise WireError(f"{len(joined)} bytes hold no {count} batches")
-    sizes = [size for (size,) in _SIZE.iter_unpack(joined[:at])]
+    sizes = [size for (size,) in _SIZE.iter_unpack(joined[_SIZE.size : at])]
     if at + sum(sizes) != len(joined):
         raise WireError(f"{count} batches of {sizes} bytes are not {len(joined)} in one message")
     for size in sizes:

@@ -110,6 +110,7 @@ class Fetcher:
         leases: Sequence[Lease],
         begin: Callable[[Lease], None],
         finish: Callable[[Made], bytes],
+        enough: Callable[[], bool],
     ) -> Outcome:
         """Carries out leases that came together, one after another.
 
@@ -121,9 +122,10 @@ class Fetcher:
             begin: called before each.
             finish: makes the message of each, behind it: a collate function may use its memory
                 again for the next.
+            enough: asked behind each, whether the others are left undone.
 
         Returns:
-            Their messages, or what the first that fails has come to.
+            The messages of those before the first that fails, or what has become of that one.
         """
 
         def attempt() -> Outcome:
@@ -132,12 +134,15 @@ class Fetcher:
                 begin(lease)
                 self._collate.begin()
                 outcome = self._make(lease)
+                if isinstance(outcome, Made):
+                    try:
+                        bodies.append(finish(outcome))
+                    except Exception as error:
+                        outcome = Broken(describe(error, seat=self._seat))
                 if not isinstance(outcome, Made):
-                    return outcome
-                try:
-                    bodies.append(finish(outcome))
-                except Exception as error:
-                    return Broken(describe(error, seat=self._seat))
+                    return Bundle(bodies) if bodies else outcome
+                if enough():
+                    break
             return Bundle(bodies)
 
         return self._with_randomness(attempt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from penstock.engines.bundles import count_of
 from penstock.engines.crew import LeasedSeat
 from penstock.engines.early import EarlyEpoch
 from penstock.engines.failure import end_or_raise, placed, to_raise
@@ -125,7 +126,10 @@ class Hearing:
             return
         result = None
         if made:
-            result = SharedResult(self._arena, frame.body, slot, frame.used, lease.count)
+            count = 0
+            if kind == Kind.BUNDLE_DONE:
+                count = count_of(frame.body, lease.count)
+            result = SharedResult(self._arena, frame.body, slot, frame.used, count)
         seat.resumption.answered(key, frame.position, frame.seen, result)
         if kind == Kind.DROPPED:
             return

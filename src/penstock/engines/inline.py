@@ -33,8 +33,9 @@ class _LocalResult:
 
     made: Made
     size = 0
+    count = 0
 
-    def open_all(self) -> list[Opened]:
+    def open_all(self) -> list[Opened | Exception]:
         """See `Result.open_all`: here nothing is lent together."""
         return [self.open()]
 

@@ -122,8 +122,12 @@ class Result(Protocol):
     def open(self) -> Opened:
         """The batch. Call it, or `discard`, once."""
 
-    def open_all(self) -> list[Opened]:
-        """The batches, where it is several that were lent together. Call it instead of `open`."""
+    @property
+    def count(self) -> int:
+        """How many batches it is, of those that were lent together; 0: it is one by itself."""
+
+    def open_all(self) -> list[Opened | Exception]:
+        """Those batches, or why one of them cannot be had. Call it instead of `open`."""
 
     def discard(self) -> None:
         """Gives its memory back unread; once it was opened or discarded, does nothing."""

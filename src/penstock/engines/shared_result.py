@@ -21,7 +21,7 @@ class SharedResult:
         body: the message, behind its header.
         slot: the slot's number.
         used: bytes of it that the batch takes; with 0 the slot is not its own any more.
-        count: how many batches it is.
+        count: see `penstock.engines.protocol.Result`.
 
     Attributes:
         settled: whether it was opened or discarded.
@@ -31,17 +31,17 @@ class SharedResult:
     __slots__ = (
         "_arena",
         "_body",
-        "_count",
         "_era",
         "_slot",
         "_snapshot",
         "_used",
+        "count",
         "random",
         "settled",
     )
 
     def __init__(
-        self, arena: Arena, body: memoryview, slot: int, used: int, count: int = 1
+        self, arena: Arena, body: memoryview, slot: int, used: int, count: int = 0
     ) -> None:
         self._arena = arena
         # Between two epochs the arena takes back what nobody has come for, this one's slot too.
@@ -49,7 +49,7 @@ class SharedResult:
         self._body = body
         self._slot = slot
         self._used = used
-        self._count = count
+        self.count = count
         self._snapshot: bytes | None = None
         self.random: bytes | None = None
         self.settled = False
@@ -70,18 +70,29 @@ class SharedResult:
 
     def open(self) -> Opened:
         """See `penstock.engines.protocol.Result`."""
-        opened = self._decode(self._body, self._lent())
+        self.settled = True
+        root = self._arena.lend(self._in_its_era(), self._used) if self._used else None
+        opened = self._decode(self._body, root)
         self._snapshot = opened.snapshot
         return opened
 
-    def open_all(self) -> list[Opened]:
-        """See `penstock.engines.protocol.Result`."""
-        memory = self._lent()
-        return [self._decode(body, memory) for body in split(self._body, self._count)]
+    def open_all(self) -> list[Opened | Exception]:
+        """See `penstock.engines.protocol.Result`.
 
-    def _lent(self) -> Bytes | None:
-        self.settled = True
-        return self._arena.lend(self._in_its_era(), self._used) if self._used else None
+        Each has memory of its own: whoever keeps one would keep them all.
+        """
+        memory = self._arena.peek(self._in_its_era(), self._used) if self._used else None
+        opened: list[Opened | Exception] = []
+        try:
+            for body in split(self._body, self.count):
+                try:
+                    opened.append(self._decode(body, memory, copies=True))
+                except Exception as error:
+                    opened.append(error)
+        except WireError as error:
+            opened = [error] * self.count
+        self.discard()
+        return opened
 
     def discard(self) -> None:
         """See `penstock.engines.protocol.Result`."""
@@ -116,8 +127,8 @@ class SharedResult:
             raise ClosedError("this batch is of an epoch that was closed; iterate it again")
         return self._slot
 
-    def _decode(self, body: memoryview, root: Bytes | None) -> Opened:
-        made = decode(body, root)
+    def _decode(self, body: memoryview, root: Bytes | None, *, copies: bool = False) -> Opened:
+        made = decode(body, root, copies=copies)
         try:
             value, samples, failures, snapshot, self.random = made
             return Opened(value, int(samples), placed(failures) if failures else (), snapshot)

@@ -55,6 +55,9 @@ from penstock.transport.writer import SlotWriter
 # After a lease that took this long, the inbox is looked at before the next: an order to
 # drop that one may have come. Looking takes 1 µs.
 _LOOK_AFTER_S = 0.0005
+# Several batches that were lent together are answered after as long, though not all are made: their
+# samples have become slow.
+MOST_BUNDLE_S = 0.04
 # Of a part no more than this goes through the pipe, where many wait while the loop makes its step.
 PART_INLINE_BYTES = 1 << 10
 # How long processes that the dataset has started may take to leave; half of what this one has.
@@ -314,9 +317,20 @@ class _Worker:
         def finish(made: Made) -> bytes:
             return encode(_told_of(made), self._writer, inline_bytes)
 
+        began = time.perf_counter()
+        key = _key_of(lease)
+
+        def enough() -> bool:
+            took_s = time.perf_counter() - began
+            if took_s > _LOOK_AFTER_S and self._channel.has_data():
+                for frame in self._channel.receive():
+                    self._hear_amid(frame, key)
+            # Those that are made are held up by those that are not.
+            return took_s > MOST_BUNDLE_S or bool(self._put_by)
+
         whole = Lease(lease.batch, lease.attempt, self._seat, indices, fills, sizes=sizes)
         fetcher = cast(Fetcher, self._fetcher)
-        return fetcher.fetch_several(list(whole.singles()), begin, finish)
+        return fetcher.fetch_several(list(whole.singles()), begin, finish, enough)
 
     def _read(self, pieces: list[tuple[int, int, bytes]]) -> list[Any]:
         """The samples of parts, in memory of their own: the batch may be made of them as they are.
@@ -363,16 +377,21 @@ class _Worker:
             for frame in self._channel.receive():
                 if frame.kind == Kind.GRANT and _key_of(frame) == key:
                     answer = frame
-                elif self._put_by or _takes_back(frame, key):
-                    self._put_by.append(frame)
                 else:
                     # What is taken back gives its room to this batch.
-                    self._take(frame)
+                    self._hear_amid(frame, key)
         self._waited_s += time.perf_counter() - began
         if answer is not None and answer.used:
             return answer.used
         why = "the batch is not wanted any more" if answer is None else bytes(answer.body).decode()
         raise MemoryBudgetError(why)
+
+    def _hear_amid(self, frame: Frame, key: tuple[int, int, int]) -> None:
+        """Hears a message amid a lease; what takes that back is put by, with all behind it."""
+        if self._put_by or _takes_back(frame, key):
+            self._put_by.append(frame)
+        else:
+            self._take(frame)
 
     def _answer(self, lease: Frame, outcome: Outcome, began: float) -> None:
         kind, body = self._encode(outcome)

@@ -103,7 +103,7 @@ class Incoming:
         bundles = settings.bundles and settings.in_order and workers > 0 and not tolerant
         self._bundling = Bundling(self._window, workers) if bundles else None
         # Of several that came together, what is still to be handed over, with their numbers.
-        self._pending: deque[tuple[int, Opened]] = deque()
+        self._pending: deque[tuple[int, Opened | Exception]] = deque()
         self._scheduler: Scheduler[Result] = Scheduler(
             plan,
             window=self._window,
@@ -264,7 +264,7 @@ class Incoming:
         if self._fetches_ahead:
             self._wheel.give_work()
         opened: Opened | None
-        if delivery.count > 1 and delivery.result is not None:
+        if delivery.result is not None and delivery.result.count:
             batches = delivery.result.open_all()
             self._pending.extend(enumerate(batches, delivery.batch or 0))
             opened = self._hand_over()
@@ -277,6 +277,9 @@ class Incoming:
     def _hand_over(self) -> Opened:
         """The next of several that came together."""
         number, opened = self._pending.popleft()
+        if isinstance(opened, Exception):
+            self._account.hand_over(number, 0)
+            raise opened
         self._ledger.read += opened.samples
         self._account.hand_over(number, opened.samples)
         return opened

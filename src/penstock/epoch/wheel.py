@@ -244,7 +244,7 @@ class Wheel:
             seat, attempt, busy_s = whole.seat, whole.attempt, busy_s + parts_s
             carried = max(size, parts_bytes)
         lease = scheduler.lease(batch)
-        count = 1 if lease is None else lease.count
+        count = event.result.count or 1
         self._window.note_done(busy_s / count, size // count)
         if self._bundling is not None:
             self._bundling.note_done(busy_s / count, size // count)
@@ -252,7 +252,7 @@ class Wheel:
             self._pace.note(busy_s, 0 if lease is None else len(lease.indices), carried)
             if self._pace.pays and self._pace.uneven:
                 self._window.note_uneven()
-        if not scheduler.completed(seat, batch, attempt, event.result):
+        if not scheduler.completed(seat, batch, attempt, event.result, event.result.count or None):
             event.result.discard()
 
     def _replace(self, died: Died) -> None:

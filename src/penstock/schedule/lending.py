@@ -65,7 +65,8 @@ class Lending(Generic[R]):
             return
         # A probe goes to a worker that has made nothing yet, before it gets anything else to do.
         waiting, self._queued = sorted(self._queued, key=self._turn), []
-        room = self._window.size - sum(b.state is not State.QUEUED for b in self._batches.values())
+        begun = (b.lease.count for b in self._batches.values() if b.state is not State.QUEUED)
+        room = self._window.size - sum(begun)
         # Workers with one of theirs that waits on: a stream gives its batches in order.
         behind: set[int | None] = set()
         for number in waiting:

@@ -268,12 +268,19 @@ class Scheduler(Generic[R]):
 
     # What workers reply. Each returns whether the reply counts; if not, drop it.
 
-    def completed(self, seat: int, batch: int, attempt: int, result: R) -> bool:
-        """The batch is there."""
+    def completed(
+        self, seat: int, batch: int, attempt: int, result: R, count: int | None = None
+    ) -> bool:
+        """The batch is there; of several that were lent together the first `count`, or all."""
         record = self._live(seat, batch, attempt)
         if record is None:
             return False
         self._lending.give_back(record)
+        if count is not None and count < record.lease.count:
+            made, *left = self._break_up(record, count)
+            for each in left:
+                self._requeue(each)
+            record = made
         record.result = result
         self._finish(record, State.READY)
         return True
@@ -426,13 +433,17 @@ class Scheduler(Generic[R]):
             else:
                 yield number, lease
 
-    def _break_up(self, bundle: Batch[R]) -> list[Batch[R]]:
-        """Has each of several batches be one by itself, where the bundle was."""
+    def _break_up(self, bundle: Batch[R], count: int = 0) -> list[Batch[R]]:
+        """Has each of several batches be one by itself, but the first `count` stay together."""
         if self._bundling is not None:
             self._bundling.stop()
-        batches: list[Batch[R]] = [
-            Batch(lease, bundle.pinned, bundle.state) for lease in bundle.lease.singles()
-        ]
+        leases = list(bundle.lease.singles())
+        if count:
+            sizes = bundle.lease.sizes[:count]
+            leases[:count] = [
+                replace(bundle.lease, indices=bundle.lease.indices[: sum(sizes)], sizes=sizes)
+            ]
+        batches: list[Batch[R]] = [Batch(lease, bundle.pinned, bundle.state) for lease in leases]
         self._batches.update((batch.lease.batch, batch) for batch in batches)
         return batches
 

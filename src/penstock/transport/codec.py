@@ -108,13 +108,14 @@ def encode(value: object, writer: SlotWriter | None, inline_bytes: int = INLINE_
     return b"".join([head, *table, b"" if meta_at >= 0 else meta, *tail])
 
 
-def decode(body: memoryview, slot: Bytes | None) -> Any:
+def decode(body: memoryview, slot: Bytes | None, *, copies: bool = False) -> Any:
     """Turns the body of a message back into the value.
 
     Args:
         body: what `encode` returned.
         slot: the slot's memory, if the message refers to it. Arrays and tensors of the value
             are views of it; the others have memory of their own. All are writable.
+        copies: whether those too have memory of their own.
 
     Raises:
         WireError: the body is not consistent.
@@ -132,7 +133,8 @@ def decode(body: memoryview, slot: Bytes | None) -> Any:
         for number in range(count):
             offset, size = _BUFFER.unpack_from(body, _COUNTS.size + number * _BUFFER.size)
             if offset >= 0:
-                buffers.append(_from_slot(slot, offset, size))
+                found = _from_slot(slot, offset, size)
+                buffers.append(bytearray(found) if copies else found)
                 continue
             if at + size > len(body):
                 raise WireError(f"a buffer of {size} bytes ends behind its message")
@@ -260,6 +262,9 @@ def find_culprit(value: object, name: str = "", depth: int = 6) -> str:
 
 def _reduce_tensor(tensor: torch.Tensor) -> _Reduction:
     try:
+        # Memory with gaps is copied by `_reduce_unusual`: `numpy` would fix the size of all of it.
+        if not tensor.is_contiguous():
+            return _reduce_unusual(tensor)
         # Refused where it has a gradient, is sparse, elsewhere, or else not plainly memory.
         array = tensor.numpy()
     except (RuntimeError, TypeError):
